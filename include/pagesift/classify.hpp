@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MIT
+// The classify room: from what a source said to what a page is. One table of states and one of
+// kinds give the words of every output, option and document; `PageClass` is one page's answer,
+// `Census` the answer for a process. Pure: no operating system, no output format.
+//
+//     const PageClass c = classifier.classify(page);
+//     c.state == State::swapped;  state_table()[...].name == "swapped"
+#pragma once
+
+#include "pagesift/snapshot.hpp"
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pagesift {
+
+/// Every page of a mapping has exactly one.
+enum class State : std::uint8_t {
+    none,
+    cached,
+    uncached,
+    present,
+    swapped,
+    shmem_swapped,
+    marker,
+    migrating,
+    unknown,
+};
+
+/// Of a present page.
+enum class Kind : std::uint8_t {
+    zero_page,
+    zero_filled,
+    ksm,
+    ksm_sole,
+    ksm_zero,
+    thp,
+    hugetlb,
+    anon,
+    file,
+    shmem,
+    special,
+    unknown,
+    not_present, ///< the page is not present, so it has no kind
+};
+
+enum class Marker : std::uint8_t { no_marker, uffd_wp, guard, poison, other };
+
+enum class Tri : std::uint8_t { no, yes, unknown };
+
+enum class Attribute : std::uint8_t {
+    dirty,
+    soft_dirty,
+    exclusive,
+    young,
+    active,
+    unevictable,
+    lazyfree,
+    uffd_wp,
+    pmd_mapped,
+    mlocked,
+    swap_cache,
+    writeback,
+};
+
+enum class FolioSize : std::uint8_t { small, large, hugetlb, unknown };
+
+struct Word {
+    std::string_view name;    ///< "shmem-swapped": the word of options and tables
+    std::string_view field;   ///< "shmem_swapped": the word of machine formats
+    std::string_view meaning; ///< one line, for help, man page and legend
+};
+
+inline constexpr std::size_t state_count = 9;
+inline constexpr std::size_t kind_count = 12; ///< without not_present
+inline constexpr std::size_t attribute_count = 12;
+inline constexpr std::size_t marker_count = 5;
+
+std::span<const Word, state_count> state_table();
+std::span<const Word, kind_count> kind_table();
+std::span<const Word, attribute_count> attribute_table();
+std::span<const Word, marker_count> marker_table(); ///< [0] is "" for no marker
+
+/// What one page is: small, comparable, and the key under which pages are counted.
+struct PageClass {
+    State state = State::unknown;
+    Kind kind = Kind::not_present;
+    Marker marker = Marker::no_marker;
+    Backing backing = Backing::anon;
+    FolioSize folio = FolioSize::small;
+    std::uint32_t attributes = 0; ///< two bits each, by Attribute
+
+    bool operator==(const PageClass&) const = default;
+    Tri attribute(Attribute a) const {
+        return static_cast<Tri>((attributes >> (2 * static_cast<unsigned>(a))) & 3);
+    }
+    void set(Attribute a, Tri value) {
+        const unsigned shift = 2 * static_cast<unsigned>(a);
+        attributes = (attributes & ~(3u << shift)) | (static_cast<std::uint32_t>(value) << shift);
+    }
+    /// A number that differs exactly when the classes do.
+    std::uint64_t key() const;
+    static PageClass from_key(std::uint64_t key);
+};
+
+/// One page as a source saw it; what the source did not say is empty.
+struct PageFacts {
+    std::uint64_t entry = 0;
+    std::optional<std::uint64_t> flags;
+    std::optional<std::uint32_t> map_count;
+    Tri pmd_mapped = Tri::no;
+    bool zero_page = false;
+    Cache cache = Cache::not_asked;
+    Content content = Content::not_read;
+};
+
+/// Turns facts into classes for one mapping of one host. Cheap to make; remembers the last answer,
+/// because neighbours mostly look alike.
+class Classifier {
+public:
+    Classifier(const HostFacts& host, const Mapping& mapping);
+    PageClass classify(const PageFacts& page);
+
+private:
+    PageClass decide(const PageFacts& page) const;
+    void decide_attributes(const PageFacts& page, PageClass& result) const;
+
+    const HostFacts* host_;
+    const Mapping* mapping_;
+    std::array<std::uint64_t, 2> last_key_{};
+    PageClass last_;
+    bool has_last_ = false;
+};
+
+/// Consecutive pages of one state, kind and marker.
+struct Run {
+    AddressRange range;
+    std::size_t mapping = 0;
+    State state = State::unknown;
+    Kind kind = Kind::not_present;
+    Marker marker = Marker::no_marker;
+    std::optional<unsigned> swap_type;           ///< of anonymous swap, where frames are visible
+    std::optional<std::uint64_t> swap_offset;    ///< of the first page
+    bool swap_contiguous = false;                ///< offsets go up page by page
+    /// Two bits each, by Attribute: a Tri that all pages have, or 3 where they differ.
+    std::uint32_t attributes = 0;
+
+    /// What all pages of the run have; empty where they differ.
+    std::optional<Tri> attribute(Attribute a) const {
+        const auto bits = (attributes >> (2 * static_cast<unsigned>(a))) & 3;
+        return bits == 3 ? std::nullopt : std::optional{static_cast<Tri>(bits)};
+    }
+};
+
+/// One page in full, for --pages.
+struct Page {
+    Address address;
+    std::size_t mapping = 0;
+    PageClass cls;
+    std::optional<std::uint64_t> pfn, flags, sharers, swap_offset;
+    std::optional<unsigned> swap_type;
+    std::optional<std::uint64_t> folio_pages; ///< 1 for a small page; empty: not known
+    bool folio_aligned = true; ///< the large folio is mapped at an address aligned to its size
+};
+
+/// Counts of pages by class, and the sums that classes cannot give.
+class Tally {
+public:
+    struct Entry {
+        PageClass cls;
+        std::uint64_t pages = 0;
+    };
+    void add(PageClass cls, std::uint64_t pages);
+    void add(const Tally& other);
+    void add_folio_pages(std::size_t order, std::uint64_t pages);
+    std::span<const Entry> entries() const { return entries_; }
+
+    std::uint64_t pages() const;
+    std::uint64_t state_pages(State state) const;
+    std::uint64_t kind_pages(Kind kind) const;
+    std::uint64_t marker_pages(Marker marker) const;
+
+    std::uint64_t pss_shifted = 0;      ///< as the kernel adds it: bytes << 12 over map count
+    std::uint64_t pss_unknown_pages = 0;
+    std::uint64_t private_pages = 0;    ///< resident and mapped once (unique set size)
+    std::uint64_t ksm_sharer_pages = 0; ///< KSM pages weighted 1/map count, shifted by 12 bits
+    std::uint64_t content_asked = 0;    ///< pages whose contents were wanted and readable
+    std::uint64_t content_zero = 0;     ///< of these, all bytes zero
+    std::uint64_t content_candidates = 0; ///< pages whose contents could matter: present, own frame
+    std::vector<std::uint64_t> folio_order_pages; ///< pages by order of their large folio
+    std::uint64_t folio_unaligned_pages = 0; ///< of large folios mapped off their natural alignment
+
+private:
+    std::vector<Entry> entries_;
+    std::size_t last_ = 0;
+};
+
+/// What one page-table slot (page_size²/8 bytes of address space) holds.
+enum class SlotState : std::uint8_t { no_table, empty, marker_only, populated, huge, unknown };
+
+struct Slot {
+    AddressRange range;
+    SlotState state = SlotState::unknown;
+    bool reclaimable = false; ///< one mapping covers the slot whole, so its empty table can be freed
+    bool spanning = false;    ///< several mappings share the table, so it cannot be freed
+};
+
+struct PageTables {
+    std::optional<std::uint64_t> total_bytes;  ///< VmPTE
+    std::uint64_t needed_tables = 0;           ///< all counted levels
+    std::optional<std::uint64_t> empty_tables; ///< surplus: VmPTE less what must exist, all levels
+    std::optional<std::uint64_t> located_tables; ///< empty PTE tables whose place is known
+    std::optional<std::uint64_t> reclaimable_bytes;
+    std::optional<std::uint64_t> spanning_tables;
+    std::uint64_t marker_only_tables = 0;
+    std::vector<Slot> slots; ///< the empty and the marker-only ones, in address order
+    bool partial = false;    ///< only some of the address space was looked at
+};
+
+struct MappingCensus {
+    Mapping mapping;
+    Tally tally;
+    bool whole = true; ///< false: clipped by --address, or partly unreadable
+};
+
+/// Everything that was learned of one process.
+struct Census {
+    HostFacts host;
+    ProcessText process;
+    std::string lens = "proc";
+    Want want;
+    double elapsed_seconds = 0;
+    std::vector<MappingCensus> mappings;
+    Tally totals;
+    PageTables tables;
+    std::vector<Gap> gaps;
+    bool frames_known = true;        ///< kpageflags was read
+    std::uint64_t undecided_pages = 0; ///< pages that --where could not decide, by unknown
+    bool interrupted = false;
+};
+
+/// A condition on mappings and classes; three-valued, because an unknown attribute decides nothing.
+class Filter {
+public:
+    /// Throws Error(usage) that points at the wrong word.
+    static Filter parse(std::string_view expression);
+    Filter();
+    ~Filter();
+    Filter(const Filter&);
+    Filter(Filter&&) noexcept;
+    Filter& operator=(Filter) noexcept;
+
+    bool always() const { return !root_; } ///< made without an expression
+    bool needs_contents() const; ///< asks for zero-filled pages, so contents must be read
+    Tri matches(const Mapping& mapping, const PageClass& cls) const;
+
+    struct Node;
+
+private:
+    std::shared_ptr<const Node> root_;
+};
+
+struct LookOptions {
+    Want want;
+    unsigned jobs = 2;
+    std::vector<AddressRange> only;
+    Filter where;
+    std::function<void(const Run&)> on_run;    ///< called in address order; empty: no runs are made
+    std::function<void(const Page&)> on_page;  ///< likewise
+    /// Before the first run.
+    std::function<void(const ProcessText&, std::span<const Mapping>)> on_mappings;
+    std::function<bool()> interrupted;         ///< asked between pieces
+};
+
+/// Looks at the whole process. Throws Error where nothing can be had; everything else that could
+/// not be seen is in Census::gaps.
+Census look(Source& source, const LookOptions& options);
+
+/// Wilson score interval of a sampled share, 95 %.
+struct Interval {
+    double low = 0, high = 1;
+};
+Interval wilson_interval(std::uint64_t hits, std::uint64_t sampled);
+
+} // namespace pagesift

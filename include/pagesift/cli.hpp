@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+// The cli room: options (defined once, in build_app), what each command does, messages and exit
+// codes. The only room that knows where things are: "/", standard streams, the terminal.
+//
+//     return pagesift::cli::run(argc, argv, pagesift::cli::real_environment());
+#pragma once
+
+#include "pagesift/report.hpp"
+
+#include <iosfwd>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace pagesift::cli {
+
+enum class Colour { automatic, always, never };
+
+struct Options {
+    std::vector<std::string> targets; ///< pids, "self", or recordings
+    std::vector<std::string> pids;    ///< -p
+    std::vector<std::string> addresses;
+    std::string where;
+    std::string zero = "off";
+    std::string file_cache = "on";
+    std::string smaps = "auto";
+    std::string lens = "auto";
+    std::string output;
+    std::string format = "table";
+    std::string unit = "auto";
+    std::string colour = "auto";
+    std::string root = "/";
+    std::vector<std::string> without; ///< interfaces not to use, for tests of the fallbacks
+    unsigned width = 0;
+    unsigned jobs = 0;
+    std::size_t top = 10;
+    bool mappings = false, ranges = false, pages = false, map = false;
+    bool text = false;
+    bool quiet = false;
+    int verbose = 0;
+    bool version = false;
+};
+
+/// Defines every option of every command on @p app. Completions, the man pages' option lists and
+/// the help all come from what this makes.
+void build_app(CLI::App& app, Options& options);
+
+/// What the outside world is, for one run.
+struct Environment {
+    std::ostream* out = nullptr;
+    std::ostream* err = nullptr;
+    bool out_is_terminal = false;
+    bool err_is_terminal = false;
+    bool no_color = false; ///< NO_COLOR is set and not empty
+    unsigned columns = 80;
+    unsigned processors = 1;
+    std::uint32_t own_pid = 0;
+    std::function<bool()> interrupted;
+};
+
+/// Standard streams, the terminal, NO_COLOR, SIGINT.
+Environment real_environment();
+
+/// The whole program. Returns the exit code: 0 complete, 1 failed, 2 wrong usage, 3 in part,
+/// 130 interrupted. Never throws.
+int run(int argc, const char* const* argv, const Environment& environment);
+
+} // namespace pagesift::cli

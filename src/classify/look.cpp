@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+#include "classify/piece.hpp"
+
+#include <chrono>
+#include <fmt/format.h>
+
+namespace pagesift {
+namespace {
+
+std::uint64_t resident_bytes(const procfs::Status& status) {
+    return status.vm_rss_bytes.value_or(0) + status.vm_swap_bytes.value_or(0);
+}
+
+void add_gap(std::vector<Gap>& gaps, Gap gap) {
+    for (const Gap& known : gaps)
+        if (known == gap) return;
+    gaps.push_back(std::move(gap));
+}
+
+/// Gaps that follow from what was found, rather than from a read that failed.
+void explain(Census& census) {
+    auto& gaps = census.gaps;
+    if (!census.frames_known && census.host.frames_visible == false)
+        add_gap(gaps, {"pagemap", std::nullopt, "frame and swap numbers are hidden", "CAP_SYS_ADMIN",
+                       false});
+    if (census.host.ksm_flag_true == false)
+        add_gap(gaps, {"kpageflags", std::nullopt,
+                       "this kernel sets KPF_KSM on every anonymous page, so KSM kinds are unknown",
+                       "a kernel with the fix (6.18.44, 7.2)", false});
+    if (census.tables.empty_tables.value_or(0) > 0 && !census.tables.located_tables)
+        add_gap(gaps, {"page tables", std::nullopt,
+                       "empty page tables are counted, but this kernel does not show where they are",
+                       "", false});
+    if (census.want.zero == ZeroTest::off && census.totals.content_candidates > 0)
+        add_gap(gaps, {"contents", std::nullopt, "page contents were not read",
+                       "--zero all, or --zero sample=1%", false});
+    if (census.undecided_pages > 0)
+        add_gap(gaps, {"where", std::nullopt,
+                       fmt::format("{} pages could not be decided by --where and were left out",
+                                   census.undecided_pages),
+                       "", false});
+}
+
+PieceResult read_and_classify(Source& source, const PieceContext& context,
+                              const snapshot::Piece& piece, const Want& want) {
+    PieceResult result;
+    PieceBuilder builder{context, result};
+    snapshot::read_piece(source, context.mappings, piece, want,
+                         [&](std::size_t mapping, const PageBlock& block) {
+                             builder.add(mapping, block);
+                         });
+    return result;
+}
+
+} // namespace
+
+Census look(Source& source, const LookOptions& options) {
+    const auto begin = std::chrono::steady_clock::now();
+    Census census;
+    census.host = source.host();
+    census.want = options.want;
+    census.process = source.process();
+    auto mappings = source.mappings(options.want);
+    if (options.on_mappings) options.on_mappings(census.process, mappings);
+    const auto status = procfs::parse_status(census.process.status);
+    const auto pieces =
+        snapshot::plan_pieces(mappings, options.only, census.host, resident_bytes(status));
+    const PieceContext context{census.host, mappings, options.where,
+                               static_cast<bool>(options.on_run),
+                               static_cast<bool>(options.on_page)};
+    census.mappings.resize(mappings.size());
+    std::vector<SlotNote> notes;
+    RunMerger merger{census.host.page_size, options.on_run};
+    snapshot::in_order(
+        options.jobs, pieces.size(),
+        [&](std::size_t i) {
+            if (options.interrupted && options.interrupted()) {
+                PieceResult none;
+                none.complete = false;
+                return none;
+            }
+            return read_and_classify(source, context, pieces[i], options.want);
+        },
+        [&](PieceResult&& result) {
+            for (const auto& [mapping, tally] : result.tallies) census.mappings[mapping].tally.add(tally);
+            for (const SlotNote& note : result.slots) add_note(notes, note);
+            for (const Run& run : result.runs) merger.add(run);
+            for (const Page& page : result.pages) options.on_page(page);
+            census.undecided_pages += result.undecided_pages;
+            census.frames_known = census.frames_known && result.frames_known;
+        });
+    if (options.on_run) merger.flush();
+    census.interrupted = options.interrupted && options.interrupted();
+    // VmPTE is read again: what counts is the number that belongs to the entries just read.
+    const auto after = procfs::parse_status(source.process().status);
+    census.tables = judge_tables(source, mappings, notes, after.vm_pte_bytes,
+                                 options.only.empty() && !census.interrupted, options.jobs);
+    for (std::size_t i = 0; i < mappings.size(); ++i) {
+        MappingCensus& entry = census.mappings[i];
+        const std::uint64_t seen = entry.tally.pages() * census.host.page_size;
+        entry.whole = seen == mappings[i].range.size().value;
+        entry.mapping = std::move(mappings[i]);
+        census.totals.add(entry.tally);
+    }
+    if (!options.only.empty())
+        std::erase_if(census.mappings,
+                      [](const MappingCensus& entry) { return entry.tally.pages() == 0; });
+    census.gaps = source.gaps();
+    explain(census);
+    census.elapsed_seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return census;
+}
+
+} // namespace pagesift

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT
+#include "classify/piece.hpp"
+
+#include "pagesift/abi.hpp"
+
+#include <algorithm>
+#include <bit>
+
+namespace pagesift {
+
+using namespace abi;
+
+PieceBuilder::PieceBuilder(const PieceContext& context, PieceResult& result)
+    : context_(context), result_(result),
+      table_order_(static_cast<unsigned>(std::bit_width(context.host.entries_per_table())) - 1) {}
+
+void PieceBuilder::add(std::size_t mapping, const PageBlock& block) {
+    if (!tally_ || mapping != mapping_) {
+        mapping_ = mapping;
+        result_.tallies.emplace_back(mapping, Tally{});
+        tally_ = &result_.tallies.back().second;
+        classifier_.emplace(context_.host, context_.mappings[mapping]);
+    }
+    if (block.uniform || block.entries.empty()) add_uniform(block);
+    else add_dense(block);
+}
+
+PageFacts PieceBuilder::facts(const PageBlock& block, std::size_t i) const {
+    PageFacts page;
+    page.entry = block.entries[i];
+    if (!block.cache.empty()) page.cache = block.cache[i];
+    if (!(page.entry & PM_PRESENT)) return page;
+    // Frame 0 is never a user's page: it stands for a number that was hidden.
+    const bool framed = (page.entry & PM_PFRAME_MASK) != 0;
+    if (!block.flags.empty() && framed && block.flags[i] != 0) page.flags = block.flags[i];
+    if (!block.map_counts.empty() && block.map_counts[i] != 0)
+        page.map_count = block.map_counts[i];
+    if (!block.zero_page.empty()) page.zero_page = block.zero_page[i] != 0;
+    if (!block.content.empty()) page.content = block.content[i];
+    if (!block.pmd_mapped.empty()) {
+        page.pmd_mapped = block.pmd_mapped[i] ? Tri::yes : Tri::no;
+    } else if (!page.flags) {
+        page.pmd_mapped = Tri::unknown;
+    } else if (!block.folio_orders.empty() && block.folio_orders[i] >= table_order_) {
+        page.pmd_mapped = Tri::unknown;
+    }
+    return page;
+}
+
+void PieceBuilder::add_uniform(const PageBlock& block) {
+    const std::uint64_t pages = block.range.size().value / context_.host.page_size;
+    PageClass cls;
+    cls.backing = context_.mappings[mapping_].backing;
+    if (block.entries.empty()) {
+        result_.complete = false;
+    } else {
+        cls = classifier_->classify(facts(block, 0));
+        note_slots(block.range, block.entries[0], cls);
+    }
+    finish(block, 0, pages, cls);
+}
+
+void PieceBuilder::add_dense(const PageBlock& block) {
+    const std::size_t n = block.entries.size();
+    std::size_t first = 0;
+    PageClass current = classifier_->classify(facts(block, 0));
+    std::uint64_t last_entry = block.entries[0];
+    Cache last_cache = block.cache.empty() ? Cache::not_asked : block.cache[0];
+    const auto close = [&](std::size_t end) {
+        const std::uint64_t page_size = context_.host.page_size;
+        note_slots({block.range.start + Bytes{first * page_size},
+                    block.range.start + Bytes{end * page_size}},
+                   block.entries[first], current);
+        finish(block, first, end - first, current);
+    };
+    for (std::size_t i = 1; i < n; ++i) {
+        const std::uint64_t entry = block.entries[i];
+        const Cache cache = block.cache.empty() ? Cache::not_asked : block.cache[i];
+        if (entry == last_entry && !(entry & PM_PRESENT) && cache == last_cache) continue;
+        last_entry = entry;
+        last_cache = cache;
+        const PageClass cls = classifier_->classify(facts(block, i));
+        if (cls == current) continue;
+        close(i);
+        first = i;
+        current = cls;
+    }
+    close(n);
+}
+
+void PieceBuilder::note_slots(AddressRange range, std::uint64_t entry, PageClass cls) {
+    std::uint8_t seen = 0;
+    if (cls.kind == Kind::special && !(entry & PM_PRESENT)) seen = SlotNote::hidden;
+    else if (cls.state == State::marker) seen = SlotNote::marker;
+    else if (!(entry & (PM_PRESENT | PM_SWAP))) return;
+    else if (cls.folio == FolioSize::hugetlb) seen = SlotNote::huge_alone;
+    else if (cls.attribute(Attribute::pmd_mapped) == Tri::yes)
+        // A table is kept in reserve for splitting anonymous huge pages only (zap_huge_pmd).
+        seen = cls.backing == Backing::anon ? SlotNote::huge : SlotNote::huge_alone;
+    else seen = SlotNote::populated;
+    const std::uint64_t slot_bytes = context_.host.slot_bytes();
+    for (std::uint64_t slot = range.start.value / slot_bytes;
+         slot * slot_bytes < range.end.value; ++slot)
+        add_note(result_.slots, {slot, seen});
+}
+
+void PieceBuilder::finish(const PageBlock& block, std::size_t first, std::uint64_t pages,
+                          PageClass cls) {
+    if (!context_.where.always()) {
+        const Tri match = context_.where.matches(context_.mappings[mapping_], cls);
+        if (match == Tri::unknown) result_.undecided_pages += pages;
+        if (match != Tri::yes) return;
+    }
+    tally_->add(cls, pages);
+    if (cls.state == State::present) {
+        add_sums(block, first, static_cast<std::size_t>(pages), cls);
+        const bool framed = (block.entries[first] & PM_PFRAME_MASK) != 0;
+        if (block.flags.empty() || !framed) result_.frames_known = false;
+    }
+    if (context_.runs) add_runs(block, first, pages, cls);
+    if (context_.pages)
+        for (std::size_t i = first; i < first + pages; ++i) add_page(block, i, cls);
+}
+
+void PieceBuilder::add_sums(const PageBlock& block, std::size_t first, std::size_t pages,
+                            PageClass cls) {
+    const bool resident = cls.kind != Kind::zero_page && cls.kind != Kind::special &&
+                          cls.folio != FolioSize::hugetlb;
+    const std::uint64_t page_shifted = context_.host.page_size << 12;
+    if (resident && cls.attribute(Attribute::exclusive) == Tri::yes) {
+        tally_->pss_shifted += page_shifted * pages;
+        tally_->private_pages += pages;
+    } else if (resident) {
+        for (std::size_t i = first; i < first + pages; ++i) {
+            const std::uint32_t count = block.map_counts.empty() ? 0 : block.map_counts[i];
+            if (count == 0) ++tally_->pss_unknown_pages;
+            else tally_->pss_shifted += page_shifted / count;
+            tally_->private_pages += count == 1;
+        }
+    }
+    if (cls.kind == Kind::ksm || cls.kind == Kind::ksm_sole || cls.kind == Kind::ksm_zero)
+        for (std::size_t i = first; i < first + pages; ++i) {
+            const std::uint32_t count = block.map_counts.empty() ? 0 : block.map_counts[i];
+            tally_->ksm_sharer_pages += 4096 / std::max(count, 1u);
+        }
+    if (cls.kind != Kind::zero_page && cls.kind != Kind::special)
+        tally_->content_candidates += pages;
+    if (!block.content.empty())
+        for (std::size_t i = first; i < first + pages; ++i) {
+            tally_->content_zero += block.content[i] == Content::zero;
+            tally_->content_asked +=
+                block.content[i] == Content::zero || block.content[i] == Content::other;
+        }
+    if (cls.folio == FolioSize::large && !block.folio_orders.empty())
+        for (std::size_t i = first; i < first + pages; ++i) {
+            const std::uint8_t order = block.folio_orders[i];
+            if (order == PageBlock::unknown_order) continue;
+            tally_->add_folio_pages(order, 1);
+            const std::uint64_t virtual_page =
+                block.range.start.value / context_.host.page_size + i;
+            const std::uint64_t low = (std::uint64_t{1} << order) - 1;
+            const std::uint64_t pfn = block.entries[i] & PM_PFRAME_MASK;
+            tally_->folio_unaligned_pages += (virtual_page & low) != (pfn & low);
+        }
+}
+
+bool extend_run(Run& run, const Run& next, std::uint64_t page_size) {
+    const bool alike = run.mapping == next.mapping && run.range.end == next.range.start &&
+                       run.state == next.state && run.kind == next.kind &&
+                       run.marker == next.marker && run.swap_type == next.swap_type;
+    if (!alike) return false;
+    if (run.swap_offset) {
+        const std::uint64_t pages = run.range.size().value / page_size;
+        run.swap_contiguous = run.swap_contiguous && next.swap_contiguous && next.swap_offset &&
+                              *next.swap_offset == *run.swap_offset + pages;
+    }
+    run.range.end = next.range.end;
+    for (unsigned a = 0; a < attribute_count; ++a) {
+        const std::uint32_t mask = 3u << (2 * a);
+        if ((run.attributes & mask) != (next.attributes & mask)) run.attributes |= mask;
+    }
+    return true;
+}
+
+void PieceBuilder::add_runs(const PageBlock& block, std::size_t first, std::uint64_t pages,
+                            PageClass cls) {
+    const std::uint64_t page_size = context_.host.page_size;
+    const auto add = [&](AddressRange range, std::optional<unsigned> type,
+                         std::optional<std::uint64_t> offset) {
+        const Run run{.range = range,
+                      .mapping = mapping_,
+                      .state = cls.state,
+                      .kind = cls.kind,
+                      .marker = cls.marker,
+                      .swap_type = type,
+                      .swap_offset = offset,
+                      .swap_contiguous = offset.has_value(),
+                      .attributes = cls.attributes};
+        if (result_.runs.empty() || !extend_run(result_.runs.back(), run, page_size))
+            result_.runs.push_back(run);
+    };
+    const auto address = [&](std::uint64_t i) { return block.range.start + Bytes{i * page_size}; };
+    if (cls.state != State::swapped) {
+        add({address(first), address(first + pages)}, {}, {});
+        return;
+    }
+    for (std::size_t i = first; i < first + pages; ++i)
+        add({address(i), address(i + 1)}, swap_type(block.entries[i]),
+            swap_offset(block.entries[i]));
+}
+
+void PieceBuilder::add_page(const PageBlock& block, std::size_t i, PageClass cls) {
+    const std::size_t column = block.uniform ? 0 : i;
+    Page page;
+    page.address = block.range.start + Bytes{i * context_.host.page_size};
+    page.mapping = mapping_;
+    page.cls = cls;
+    if (block.entries.empty()) {
+        result_.pages.push_back(page);
+        return;
+    }
+    const std::uint64_t entry = block.entries[column];
+    const PageFacts known = facts(block, column);
+    if (cls.state == State::swapped) {
+        page.swap_type = swap_type(entry);
+        page.swap_offset = swap_offset(entry);
+    } else if (cls.state == State::present) {
+        if (const std::uint64_t pfn = entry & PM_PFRAME_MASK; pfn != 0) page.pfn = pfn;
+        page.flags = known.flags;
+        if (known.map_count) page.sharers = known.map_count;
+        else if (entry & PM_MMAP_EXCLUSIVE) page.sharers = 1;
+        if (cls.folio == FolioSize::small) page.folio_pages = 1;
+        else if (!block.folio_orders.empty() &&
+                 block.folio_orders[column] != PageBlock::unknown_order) {
+            const unsigned order = block.folio_orders[column];
+            page.folio_pages = std::uint64_t{1} << order;
+            const std::uint64_t low = *page.folio_pages - 1;
+            page.folio_aligned = page.pfn && (page.address.value / context_.host.page_size & low) ==
+                                                 (*page.pfn & low);
+        }
+    }
+    result_.pages.push_back(page);
+}
+
+void RunMerger::add(const Run& run) {
+    if (pending_ && extend_run(*pending_, run, page_size_)) return;
+    flush();
+    pending_ = run;
+}
+
+void RunMerger::flush() {
+    if (pending_) sink_(*pending_);
+    pending_.reset();
+}
+
+} // namespace pagesift

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+#include "pagesift/cli.hpp"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+namespace pagesift::cli {
+namespace {
+
+std::string check_zero(const std::string& text) {
+    if (text == "off" || text == "all") return {};
+    if (text.starts_with("sample=") && text.ends_with("%")) {
+        const std::string number = text.substr(7, text.size() - 8);
+        char* end = nullptr;
+        const double percent = std::strtod(number.c_str(), &end);
+        if (!number.empty() && *end == '\0' && percent > 0 && percent <= 100) return {};
+    }
+    return "'" + escape_text(text) + "' is not off, all or sample=N% with N in (0, 100]";
+}
+
+CLI::Validator choices(std::vector<std::string> words) {
+    return CLI::IsMember(std::move(words));
+}
+
+void add_reading(CLI::App& command, Options& o) {
+    command.add_option("--zero", o.zero,
+                       "Read contents to find zero-filled pages; marks the pages that are read as "
+                       "referenced")
+        ->type_name("off|sample=N%|all")
+        ->check(CLI::Validator{check_zero, "", "zero"})
+        ->capture_default_str();
+    command.add_option("--file-cache", o.file_cache,
+                       "Ask the page cache about file pages that are not mapped")
+        ->check(choices({"on", "off"}))
+        ->capture_default_str();
+    command.add_option("--smaps", o.smaps,
+                       "Read smaps (slower; VmFlags and Referenced of each mapping); auto: only "
+                       "where an answer needs it")
+        ->check(choices({"auto", "on", "off"}))
+        ->capture_default_str();
+    command.add_option("--lens", o.lens, "How to look: auto takes the most exact lens there is")
+        ->check(choices({"auto", "proc"}))
+        ->capture_default_str();
+    command.add_option("-j,--jobs", o.jobs, "Threads that read; 0: one a processor, at most 8")
+        ->type_name("N")
+        ->check(CLI::Range(0u, 64u));
+}
+
+void add_common(CLI::App& command, Options& o) {
+    command.add_option("-o,--output", o.output, "Write to FILE instead of standard output")
+        ->type_name("FILE");
+    command.add_option("--root", o.root, "Read proc and sys below DIR, for tests and saved trees")
+        ->type_name("DIR")
+        ->group("");
+    command.add_option("--without", o.without, "Do as if the kernel had no INTERFACE, for tests")
+        ->type_name("INTERFACE")
+        ->check(choices({"pagemap-scan", "procmap-query", "cachestat", "kpageflags"}))
+        ->allow_extra_args(false)
+        ->group("");
+    command.add_flag("-q,--quiet", o.quiet, "No warnings on standard error");
+    command.add_flag("-v,--verbose", o.verbose, "Say more: every gap, raw flags");
+}
+
+void add_style(CLI::App& command, Options& o) {
+    command.add_option("--color,--colour", o.colour, "Colour and bars")
+        ->check(choices({"auto", "always", "never"}))
+        ->capture_default_str();
+    command.add_option("--width", o.width, "Columns to fill; default: the terminal's, else 80")
+        ->type_name("N")
+        ->check(CLI::Range(40u, 1000u));
+}
+
+void add_inspect(CLI::App& app, Options& o) {
+    auto& command = *app.add_subcommand("inspect", "Show what every page of a process is");
+    command.add_option("TARGET", o.targets, "Process ids, 'self', or recordings")
+        ->type_name("PID|self|RECORDING");
+    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
+        ->type_name("PID")
+        ->allow_extra_args(false);
+    command.add_flag("--mappings", o.mappings, "List every mapping, in address order");
+    command.add_flag("--ranges", o.ranges, "List every run of pages of one state and kind");
+    command.add_flag("--pages", o.pages, "List every page with its attributes");
+    command.add_flag("--map", o.map, "Draw the address space, one cell for N pages");
+    command.add_option("--where", o.where,
+                       "Only pages for which EXPR holds, such as 'swapped or zero-filled', "
+                       "'name ~ \"*libc*\" and dirty'")
+        ->type_name("EXPR");
+    command.add_option("-a,--address", o.addresses, "Only these addresses; may be given again")
+        ->type_name("A-B|A+SIZE")
+        ->allow_extra_args(false);
+    command.add_option("--format", o.format, "Output format")
+        ->check(choices({"table", "json", "ndjson", "csv"}))
+        ->capture_default_str();
+    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
+        ->check(choices({"auto", "bytes", "pages"}))
+        ->capture_default_str();
+    command.add_option("--top", o.top, "Mappings in the summary, largest first")
+        ->type_name("N")
+        ->capture_default_str();
+    add_style(command, o);
+    add_reading(command, o);
+    add_common(command, o);
+}
+
+void add_record(CLI::App& app, Options& o) {
+    auto& command = *app.add_subcommand("record", "Keep a picture that inspect reads later");
+    command.add_option("TARGET", o.targets, "Process ids or 'self'")->type_name("PID|self");
+    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
+        ->type_name("PID")
+        ->allow_extra_args(false);
+    command.add_flag("--text", o.text, "Write plain text however large the recording gets");
+    add_reading(command, o);
+    add_common(command, o);
+    command.get_option("--output")->required();
+}
+
+void add_doctor(CLI::App& app, Options& o) {
+    auto& command = *app.add_subcommand(
+        "doctor", "Show what this kernel and these privileges allow, and how to get more");
+    command.add_option("--format", o.format, "Output format")
+        ->check(choices({"table", "json"}))
+        ->capture_default_str();
+    add_style(command, o);
+    add_common(command, o);
+}
+
+} // namespace
+
+void build_app(CLI::App& app, Options& options) {
+    app.name("pagesift");
+    app.description("Shows what every page of a Linux process really is.");
+    app.footer("Exit codes: 0 complete, 1 failed, 2 wrong usage, 3 answered in part, 130 "
+               "interrupted.\nStart with: pagesift doctor");
+    app.add_flag("-V,--version", options.version, "Print the version and how it was built");
+    app.require_subcommand(0, 1);
+    add_inspect(app, options);
+    add_record(app, options);
+    add_doctor(app, options);
+}
+
+} // namespace pagesift::cli

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+#include "os/frames.hpp"
+
+#include "pagesift/abi.hpp"
+
+#include <algorithm>
+#include <array>
+#include <fcntl.h>
+
+namespace pagesift::os {
+
+using namespace abi;
+
+std::vector<FrameRun> sorted_frame_runs(std::span<const std::uint64_t> entries) {
+    std::vector<FrameRun> runs;
+    bool sorted = true;
+    for (std::uint32_t i = 0; i < entries.size(); ++i) {
+        const std::uint64_t entry = entries[i];
+        if (!(entry & PM_PRESENT)) continue;
+        const std::uint64_t pfn = entry & PM_PFRAME_MASK;
+        if (pfn == 0) continue;
+        if (!runs.empty()) {
+            FrameRun& last = runs.back();
+            if (last.pfn + last.count == pfn && last.index + last.count == i) {
+                ++last.count;
+                continue;
+            }
+            sorted = sorted && pfn >= last.pfn;
+        }
+        runs.push_back({pfn, i, 1});
+    }
+    if (!sorted)
+        std::sort(runs.begin(), runs.end(),
+                  [](const FrameRun& a, const FrameRun& b) { return a.pfn < b.pfn; });
+    return runs;
+}
+
+namespace {
+
+// A skipped frame costs about a third of a system call, so small gaps are read over.
+constexpr std::uint64_t widest_gap = 4;
+constexpr std::size_t most_frames = 8192;
+
+/// Calls @p sink(first frame, words, runs) for each stretch of @p runs that one read covers.
+/// A run longer than the buffer is cut; @p runs is used up front to back.
+template <class Sink>
+void for_each_stretch(int fd, std::span<const FrameRun> runs, std::vector<std::uint64_t>& buffer,
+                      Sink&& sink) {
+    std::size_t i = 0;
+    std::uint32_t offset = 0; // frames of runs[i] that are done
+    std::vector<FrameRun> parts;
+    while (i < runs.size()) {
+        parts.clear();
+        const std::uint64_t first = runs[i].pfn + offset;
+        std::uint64_t end = first;
+        while (i < runs.size()) {
+            const std::uint64_t start = runs[i].pfn + offset;
+            if (!parts.empty() && (start > end + widest_gap || start + 1 > first + most_frames))
+                break;
+            const auto left = static_cast<std::uint32_t>(
+                std::min<std::uint64_t>(runs[i].count - offset, first + most_frames - start));
+            parts.push_back({start, runs[i].index + offset, left});
+            end = std::max(end, start + left);
+            offset += left;
+            if (offset < runs[i].count) break;
+            offset = 0;
+            ++i;
+        }
+        buffer.resize(end - first);
+        const auto n = read_words(fd, first, buffer);
+        const auto got = static_cast<std::size_t>(std::max<std::int64_t>(n, 0));
+        sink(first, std::span{buffer}.first(got), std::span<const FrameRun>{parts});
+    }
+}
+
+constexpr std::uint64_t folio_wide = kpf(KPF_REFERENCED) | kpf(KPF_UPTODATE) | kpf(KPF_DIRTY) |
+                                     kpf(KPF_LRU) | kpf(KPF_ACTIVE) | kpf(KPF_WRITEBACK) |
+                                     kpf(KPF_ANON) | kpf(KPF_SWAPCACHE) | kpf(KPF_SWAPBACKED) |
+                                     kpf(KPF_HUGE) | kpf(KPF_UNEVICTABLE) | kpf(KPF_MLOCKED) |
+                                     kpf(KPF_THP) | kpf(KPF_RECLAIM);
+
+} // namespace
+
+/// Finds the folio around a frame, from words already read or, beyond them, one by one.
+class FrameReader::Folios {
+public:
+    explicit Folios(int fd) : fd_(fd) {}
+
+    void window(std::uint64_t first, std::span<const std::uint64_t> words) {
+        first_ = first;
+        words_ = words;
+    }
+
+    struct Folio {
+        std::uint64_t head = 1, end = 0;
+        std::uint64_t head_flags = 0;
+        std::uint8_t order = PageBlock::unknown_order;
+    };
+
+    const Folio& around(std::uint64_t pfn) {
+        if (pfn < last_.head || pfn >= last_.end) last_ = find(pfn);
+        return last_;
+    }
+
+private:
+    std::optional<std::uint64_t> word(std::uint64_t pfn) const {
+        if (pfn >= first_ && pfn - first_ < words_.size()) return words_[pfn - first_];
+        std::uint64_t value = 0;
+        if (read_words(fd_, pfn, {&value, 1}) != 1) return {};
+        return value;
+    }
+
+    /// Folios are naturally aligned, so the head is at pfn with some low bits cleared.
+    Folio find(std::uint64_t pfn) const {
+        static constexpr unsigned largest_order = 20;
+        for (unsigned order = 0; order <= largest_order; ++order) {
+            const std::uint64_t head = pfn >> order << order;
+            const auto flags = word(head);
+            if (!flags || !(*flags & (kpf(KPF_COMPOUND_HEAD) | kpf(KPF_COMPOUND_TAIL)))) break;
+            if (!(*flags & kpf(KPF_COMPOUND_HEAD))) continue;
+            unsigned size = std::max(order, 1u);
+            while (size < largest_order) {
+                const auto next = word(head + (std::uint64_t{1} << size));
+                if (!next || !(*next & kpf(KPF_COMPOUND_TAIL))) break;
+                ++size;
+            }
+            return {head, head + (std::uint64_t{1} << size), *flags,
+                    static_cast<std::uint8_t>(size)};
+        }
+        return {pfn, pfn + 1, 0, PageBlock::unknown_order};
+    }
+
+    int fd_;
+    std::uint64_t first_ = 0;
+    std::span<const std::uint64_t> words_;
+    Folio last_;
+};
+
+FrameReader::FrameReader(const Root& root, bool use) {
+    if (!use) {
+        flags_error_ = counts_error_ = ENOSYS;
+        return;
+    }
+    auto flags = root.open("proc/kpageflags", O_RDONLY);
+    auto counts = root.open("proc/kpagecount", O_RDONLY);
+    flags_error_ = flags.error;
+    counts_error_ = counts.error;
+    flags_ = std::move(flags.fd);
+    counts_ = std::move(counts.fd);
+}
+
+void FrameReader::read(PageBlock& block) const {
+    if (!flags_) return;
+    const auto runs = sorted_frame_runs(block.entries);
+    block.flags.assign(block.entries.size(), 0);
+    if (runs.empty()) return;
+    Folios folios{flags_.get()};
+    std::vector<std::uint64_t> buffer;
+    for_each_stretch(flags_.get(), runs, buffer, [&](std::uint64_t first, auto words, auto parts) {
+        folios.window(first, words);
+        for (const FrameRun& run : parts) {
+            for (std::uint32_t i = 0; i < run.count; ++i) {
+                const std::uint64_t at = run.pfn + i - first;
+                if (at >= words.size()) break;
+                std::uint64_t flags = words[at];
+                if (flags & (kpf(KPF_COMPOUND_HEAD) | kpf(KPF_COMPOUND_TAIL))) {
+                    const auto& folio = folios.around(run.pfn + i);
+                    flags |= folio.head_flags & folio_wide;
+                    if (block.folio_orders.empty())
+                        block.folio_orders.assign(block.entries.size(), 0);
+                    block.folio_orders[run.index + i] = folio.order;
+                }
+                block.flags[run.index + i] = flags;
+            }
+        }
+    });
+    if (counts_) read_counts(block, runs);
+}
+
+void FrameReader::read_counts(PageBlock& block, std::span<const FrameRun> runs) const {
+    std::vector<FrameRun> shared;
+    for (const FrameRun& run : runs) {
+        for (std::uint32_t i = 0; i < run.count; ++i) {
+            const std::uint32_t index = run.index + i;
+            if (block.entries[index] & PM_MMAP_EXCLUSIVE) continue;
+            if (block.flags[index] & kpf(KPF_ZERO_PAGE)) continue;
+            FrameRun* last = shared.empty() ? nullptr : &shared.back();
+            if (last && last->pfn + last->count == run.pfn + i && last->index + last->count == index)
+                ++last->count;
+            else
+                shared.push_back({run.pfn + i, index, 1});
+        }
+    }
+    if (shared.empty()) return;
+    block.map_counts.assign(block.entries.size(), 0);
+    std::vector<std::uint64_t> buffer;
+    for_each_stretch(counts_.get(), shared, buffer, [&](std::uint64_t first, auto words, auto parts) {
+        for (const FrameRun& run : parts)
+            for (std::uint32_t i = 0; i < run.count && run.pfn + i - first < words.size(); ++i)
+                block.map_counts[run.index + i] =
+                    static_cast<std::uint32_t>(std::min<std::uint64_t>(words[run.pfn + i - first], ~0u));
+    });
+}
+
+} // namespace pagesift::os

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+#include "os/probe.hpp"
+
+#include "os/file.hpp"
+#include "os/scan.hpp"
+#include "pagesift/abi.hpp"
+
+#include <bit>
+#include <cerrno>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace pagesift::os {
+
+Scratch::Scratch(std::size_t bytes, std::size_t alignment, Huge huge)
+    : raw_bytes_(bytes + alignment) {
+    raw_ = ::mmap(nullptr, raw_bytes_, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (raw_ == MAP_FAILED) throw Error{ErrorKind::failed, "mmap", errno};
+    ::madvise(raw_, raw_bytes_, huge == Huge::never ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+    const auto at = reinterpret_cast<std::uintptr_t>(raw_);
+    aligned_ = reinterpret_cast<char*>((at + alignment - 1) & ~(std::uintptr_t{alignment} - 1));
+}
+
+Scratch::~Scratch() { ::munmap(raw_, raw_bytes_); }
+
+namespace {
+
+Fd open_own(const char* name) { return Fd{::open(name, O_RDONLY | O_CLOEXEC)}; }
+
+std::size_t own_page_size() { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
+
+std::optional<std::uint64_t> own_entry(Address address) {
+    const Fd pagemap = open_own("/proc/self/pagemap");
+    std::uint64_t entry = 0;
+    if (read_words(pagemap.get(), address.value / own_page_size(), {&entry, 1}) != 1) return {};
+    return entry;
+}
+
+} // namespace
+
+bool host_has_cachestat() {
+    static const bool works = [] {
+        const Fd fd{::memfd_create("pagesift", MFD_CLOEXEC)};
+        abi::cachestat_range range{0, 4096};
+        abi::cachestat answer{};
+        return fd && ::syscall(abi::NR_cachestat, fd.get(), &range, &answer, 0u) == 0;
+    }();
+    return works;
+}
+
+std::optional<bool> probe_frames_visible() {
+    const Scratch page{own_page_size(), own_page_size()};
+    page.data()[0] = 1;
+    const auto entry = own_entry(page.address());
+    if (!entry || !(*entry & abi::PM_PRESENT)) return {};
+    return (*entry & abi::PM_PFRAME_MASK) != 0;
+}
+
+std::optional<bool> probe_ksm_flag() {
+    const Fd flags_file = open_own("/proc/kpageflags");
+    if (!flags_file) return {};
+    const Scratch page{own_page_size(), own_page_size()};
+    page.data()[0] = 1;
+    const auto entry = own_entry(page.address());
+    const std::uint64_t pfn = entry ? *entry & abi::PM_PFRAME_MASK : 0;
+    std::uint64_t flags = 0;
+    if (pfn == 0 || read_words(flags_file.get(), pfn, {&flags, 1}) != 1) return {};
+    return (flags & abi::kpf(abi::KPF_KSM)) == 0;
+}
+
+std::optional<bool> probe_soft_dirty() {
+    // A new mapping counts as written, so bit 55 is set on it wherever the kernel tracks it.
+    const Scratch page{own_page_size(), own_page_size()};
+    page.data()[0] = 1;
+    const auto entry = own_entry(page.address());
+    if (!entry) return {};
+    return (*entry & abi::PM_SOFT_DIRTY) != 0;
+}
+
+bool probe_pagemap_scan(std::uint64_t category) {
+    const Fd pagemap = open_own("/proc/self/pagemap");
+    const Scratch page{own_page_size(), own_page_size()};
+    const AddressRange range{page.address(), page.address() + Bytes{own_page_size()}};
+    return pagemap &&
+           scan_pagemap(pagemap.get(), range, {0, 0, category, category},
+                        [](const auto&) { return true; }) == 0;
+}
+
+bool probe_procmap_query() {
+    const Fd maps = open_own("/proc/self/maps");
+    abi::procmap_query query{};
+    query.size = sizeof query;
+    query.query_flags = abi::PROCMAP_QUERY_COVERING_OR_NEXT_VMA;
+    return maps && ::ioctl(maps.get(), abi::PROCMAP_QUERY, &query) == 0;
+}
+
+std::optional<bool> probe_located_tables(const HostFacts& host) {
+    // Two slots: in the first a page is touched and given back, which leaves its table (less than
+    // a slot is given back, so no kernel frees it); the second never gets one.
+    const std::uint64_t slot = host.slot_bytes();
+    const Fd pagemap = open_own("/proc/self/pagemap");
+    if (!pagemap || slot > (std::uint64_t{64} << 20)) return {};
+    const Scratch memory{2 * slot, slot};
+    memory.data()[0] = 1;
+    ::madvise(memory.data(), host.page_size, MADV_DONTNEED);
+    bool first = false, second = false;
+    const AddressRange range{memory.address(), memory.address() + Bytes{2 * slot}};
+    const int error = scan_pagemap(
+        pagemap.get(), range, {0, abi::PAGE_IS_WRITTEN, 0, abi::PAGE_IS_WRITTEN},
+        [&](const abi::page_region& region) {
+            first = first || (region.start == range.start.value &&
+                              region.end == range.start.value + slot);
+            second = second || region.end > range.start.value + slot;
+            return true;
+        });
+    if (error != 0) return false;
+    return first && !second;
+}
+
+std::optional<bool> probe_pt_reclaim(const HostFacts& host) {
+    const std::uint64_t slot = host.slot_bytes();
+    if (slot > (std::uint64_t{64} << 20)) return {};
+    const auto tables = []() -> std::optional<std::uint64_t> {
+        const Fd status = open_own("/proc/self/status");
+        return procfs::parse_status(read_text(status.get()).text).vm_pte_bytes;
+    };
+    static constexpr std::uint64_t slots = 8;
+    const Scratch memory{slots * slot, slot};
+    for (std::uint64_t i = 0; i < slots; ++i) memory.data()[i * slot] = 1;
+    const auto before = tables();
+    ::madvise(memory.data(), slots * slot, MADV_DONTNEED);
+    const auto after = tables();
+    if (!before || !after) return {};
+    return *before >= *after + slots / 2 * host.page_size;
+}
+
+unsigned probe_counted_levels(std::uint64_t page_size) {
+    // The stack lies just below the end of the address space, whose width gives the levels.
+    const int marker = 0;
+    const unsigned address_bits =
+        static_cast<unsigned>(std::bit_width(reinterpret_cast<std::uintptr_t>(&marker)));
+    const unsigned page_bits = static_cast<unsigned>(std::bit_width(page_size)) - 1;
+    const unsigned level_bits = page_bits - 3;
+    const unsigned levels = (address_bits - page_bits + level_bits - 1) / level_bits;
+    // The top level is never counted, nor are levels above PUD (mm/memory.c, mm_inc_nr_*).
+    return std::min(levels - 1, 3u);
+}
+
+} // namespace pagesift::os

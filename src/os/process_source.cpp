@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT
+#include "os/process_source.hpp"
+
+#include "os/probe.hpp"
+#include "os/scan.hpp"
+#include "pagesift/abi.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
+#include <fmt/format.h>
+
+namespace pagesift::os {
+namespace {
+
+// One read of the page map: large enough to hide the call, small enough for a core's cache.
+constexpr std::size_t most_pages = 65536;
+constexpr std::size_t pages_behind_a_gap = 512;
+
+bool is_none(std::uint64_t entry) { return (entry & (abi::PM_PRESENT | abi::PM_SWAP)) == 0; }
+
+
+} // namespace
+
+ProcessSource::ProcessSource(std::uint32_t pid, std::shared_ptr<const HostFacts> host,
+                             const OpenOptions& options)
+    : options_(options), root_(options.root), pid_(pid), base_(fmt::format("proc/{}", pid)),
+      host_(std::move(host)), frames_(root_, uses("kpageflags")),
+      scan_works_(root_.live() && uses("pagemap-scan")) {
+    choose_base();
+    open_pagemap();
+    CacheMethods methods;
+    methods.cachestat = uses("cachestat");
+    methods.swap_cache_lingers =
+        std::any_of(host_->swaps.begin(), host_->swaps.end(), [](const procfs::SwapArea& area) {
+            return !area.name.starts_with("/dev/zram");
+        });
+    cache_.emplace(root_, base_, methods, host_->page_size, gaps_);
+    contents_.emplace(root_, base_, pid, pagemap_.get(), host_->page_size, gaps_);
+    if (frames_.flags_error() != 0)
+        gaps_.add({"kpageflags", std::nullopt,
+                   fmt::format("KSM, large folios, huge pages and page flags cannot be told ({})",
+                               errno_name(frames_.flags_error())),
+                   "root, or CAP_DAC_OVERRIDE and CAP_SYS_ADMIN", false});
+}
+
+/// The leader's files are empty once it has exited, whatever its other threads do; each thread's
+/// own folder below /proc still shows their common memory.
+void ProcessSource::choose_base() {
+    const auto stat = root_.read_text(base_ + "/stat");
+    if (stat.error != 0)
+        throw Error{stat.error == ENOENT || stat.error == ESRCH ? ErrorKind::gone
+                                                                : ErrorKind::denied,
+                    fmt::format("pid {}", pid_), 0, "",
+                    stat.error == ENOENT ? "no such process"
+                                         : fmt::format("/proc/{}/stat: {}", pid_,
+                                                       errno_name(stat.error))};
+    start_time_ = procfs::parse_start_time(stat.text).value_or(0);
+    const auto status = procfs::parse_status(root_.read_text(base_ + "/status").text);
+    if (status.tgid && *status.tgid != pid_)
+        throw Error{ErrorKind::gone, fmt::format("pid {}", pid_), 0,
+                    fmt::format("it is a thread of pid {}", *status.tgid), "not a process"};
+    if (status.has_memory()) return;
+    for (const auto& thread : root_.list(base_ + "/task")) {
+        const std::string other = "proc/" + thread;
+        if (procfs::parse_status(root_.read_text(other + "/status").text).has_memory()) {
+            base_ = other;
+            return;
+        }
+    }
+    if (status.state == 'Z' || status.state == 'X')
+        throw Error{ErrorKind::gone, fmt::format("pid {}", pid_), 0, "",
+                    "a zombie: it has exited and its memory is gone"};
+    throw Error{ErrorKind::unsupported, fmt::format("pid {}", pid_), 0, "",
+                "a kernel thread: it has no address space of its own"};
+}
+
+void ProcessSource::open_pagemap() {
+    auto opened = root_.open(base_ + "/pagemap", O_RDONLY);
+    if (!opened.fd) {
+        const bool gone = opened.error == ENOENT || opened.error == ESRCH;
+        throw Error{gone ? ErrorKind::gone : ErrorKind::denied, "/" + base_ + "/pagemap",
+                    opened.error, gone ? "" : "needs the target's uid or CAP_SYS_PTRACE"};
+    }
+    pagemap_ = std::move(opened.fd);
+}
+
+ProcessText ProcessSource::process() {
+    ProcessText text;
+    text.pid = pid_;
+    text.stat = root_.read_text(fmt::format("proc/{}/stat", pid_)).text;
+    text.status = root_.read_text(base_ + "/status").text;
+    text.comm = root_.read_text(fmt::format("proc/{}/comm", pid_)).text;
+    if (text.comm.ends_with('\n')) text.comm.pop_back();
+    text.exe = root_.read_link(base_ + "/exe");
+    const auto ksm = root_.read_text(base_ + "/ksm_stat");
+    text.ksm_stat = ksm.text;
+    if (ksm.error != 0)
+        gaps_.add({"ksm_stat", std::nullopt,
+                   fmt::format("KSM figures of the process are missing ({})",
+                               errno_name(ksm.error)),
+                   ksm.error == EACCES ? "the target's uid or root" : "", false});
+    return text;
+}
+
+std::vector<Mapping> ProcessSource::mappings(const Want& want) {
+    static const KernelDevices devices = probe_kernel_devices();
+    const MappingReader reader{root_,   base_, host_->page_size,
+                               devices, root_.live() && uses("procmap-query"), gaps_};
+    auto mappings = reader.read();
+    if (mappings.empty() && !is_same_process())
+        throw Error{ErrorKind::gone, fmt::format("pid {}", pid_), 0, "", "the process has ended"};
+    using Smaps = OpenOptions::Smaps;
+    // Contents must not be read without knowing of userfaultfd; before cachestat, smaps Swap is
+    // the only certain word on swapped shared memory.
+    const bool shmem_by_mincore = want.cache && !(host_has_cachestat() && uses("cachestat"));
+    const bool needed = want.zero != ZeroTest::off || shmem_by_mincore ||
+                        std::any_of(mappings.begin(), mappings.end(), needs_smaps);
+    if (options_.smaps == Smaps::on || (options_.smaps == Smaps::automatic && needed))
+        reader.add_smaps(mappings);
+    return mappings;
+}
+
+void ProcessSource::read_block(const Mapping& mapping, AddressRange wanted, const Want& want,
+                               PageBlock& block) {
+    block.clear();
+    if (mapping.backing == Backing::special) {
+        gaps_.add({"pagemap", mapping.range,
+                   "entries of mappings without struct pages (VM_PFNMAP, VM_IO) are hidden", "",
+                   false});
+        block.range = wanted;
+        block.uniform = true;
+        block.entries.assign(1, 0);
+        return;
+    }
+    const std::uint64_t pages = wanted.size().value / host_->page_size;
+    const std::uint64_t n = std::min<std::uint64_t>(pages, block.appetite);
+    block.appetite = std::min(block.appetite * 2, most_pages);
+    read_entries(mapping, {wanted.start, wanted.start + Bytes{n * host_->page_size}}, block);
+    if (block.range.empty()) return;
+    if (std::all_of(block.entries.begin(), block.entries.end(), is_none)) {
+        leap(wanted, block);
+        block.appetite = pages_behind_a_gap;
+    }
+    if (want.cache) add_cache(mapping, block);
+    if (block.uniform) return;
+    if (want.frames) {
+        frames_.read(block);
+        if (block.flags.empty()) add_scan_columns(block);
+        else add_huge(block);
+    }
+    if (want.zero != ZeroTest::off) add_contents(mapping, want, block);
+}
+
+void ProcessSource::add_cache(const Mapping& mapping, PageBlock& block) {
+    if (mapping.backing == Backing::hugetlb) {
+        cache_->read_huge(mapping, block);
+        return;
+    }
+    if (mapping.backing != Backing::file && mapping.backing != Backing::shmem) return;
+    if (mapping.remote_file) {
+        gaps_.add({"page cache", mapping.range,
+                   "files of network and user-space file systems are not asked", "", false});
+        return;
+    }
+    cache_->read(mapping, block);
+    if (block.uniform && block.cache[0] == Cache::not_asked) {
+        block.uniform = false;
+        block.entries.assign(block.range.size().value / host_->page_size, block.entries[0]);
+        cache_->read(mapping, block);
+    }
+}
+
+void ProcessSource::add_contents(const Mapping& mapping, const Want& want, PageBlock& block) {
+    using procfs::VmFlag;
+    if (!mapping.smaps) {
+        gaps_.add({"contents", mapping.range,
+                   "contents are not read where smaps did not show the mapping's flags", "",
+                   false});
+        return;
+    }
+    const procfs::VmFlags& flags = mapping.smaps->vm_flags;
+    if (flags.has(VmFlag::uffd_missing) || flags.has(VmFlag::uffd_minor)) {
+        gaps_.add({"contents", mapping.range,
+                   "registered with userfaultfd: a read could wait for its monitor for ever", "",
+                   false});
+    } else if (!flags.has(VmFlag::pfnmap) && !flags.has(VmFlag::io)) {
+        contents_->read(mapping, want, block);
+    }
+}
+
+void ProcessSource::read_entries(const Mapping& mapping, AddressRange wanted, PageBlock& block) {
+    const std::uint64_t pages = wanted.size().value / host_->page_size;
+    block.entries.resize(pages);
+    const auto n =
+        read_words(pagemap_.get(), wanted.start.value / host_->page_size, block.entries);
+    block.entries.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
+    block.range = {wanted.start, wanted.start + Bytes{block.entries.size() * host_->page_size}};
+    if (n > 0) return;
+    // A read of 0 below the end of the address space: the memory went away, by exit or exec.
+    gaps_.add({"pagemap", AddressRange{wanted.start, mapping.range.end},
+               n == 0 ? "the process ended or replaced its memory while it was read"
+                      : fmt::format("cannot be read ({})", errno_name(static_cast<int>(-n))),
+               "", true});
+}
+
+/// All entries of the block are none: makes it uniform and stretches it to the next entry that is
+/// not, without reading what lies between.
+void ProcessSource::leap(AddressRange wanted, PageBlock& block) const {
+    // Soft-dirty may differ from page to page; it says nothing about a page that is not there.
+    block.entries.resize(1);
+    block.uniform = true;
+    if (block.range.end == wanted.end || !scan_works_) return;
+    if (const auto next = next_populated(pagemap_.get(), {block.range.end, wanted.end}))
+        block.range.end = *next;
+}
+
+/// Which pages are mapped by a huge entry; asked only where a folio is large enough.
+void ProcessSource::add_huge(PageBlock& block) const {
+    if (!scan_works_ || block.folio_orders.empty()) return;
+    unsigned table_order = 0;
+    while ((std::uint64_t{1} << table_order) < host_->entries_per_table()) ++table_order;
+    const bool candidate =
+        std::any_of(block.folio_orders.begin(), block.folio_orders.end(), [&](std::uint8_t order) {
+            return order != PageBlock::unknown_order && order >= table_order;
+        });
+    block.pmd_mapped.assign(block.entries.size(), 0);
+    if (!candidate) return;
+    const ScanQuery query{0, abi::PAGE_IS_HUGE, 0, abi::PAGE_IS_HUGE};
+    const int error = scan_pagemap(pagemap_.get(), block.range, query, [&](const auto& region) {
+        const std::uint64_t first = (region.start - block.range.start.value) / host_->page_size;
+        const std::uint64_t n = (region.end - region.start) / host_->page_size;
+        std::fill_n(block.pmd_mapped.begin() + static_cast<std::ptrdiff_t>(first), n, 1);
+        return true;
+    });
+    if (error != 0) block.pmd_mapped.clear();
+}
+
+/// Without kpageflags, PAGEMAP_SCAN still tells the zero page and huge entries, to anyone who may
+/// read the page map.
+void ProcessSource::add_scan_columns(PageBlock& block) const {
+    if (!scan_works_) return;
+    block.pmd_mapped.assign(block.entries.size(), 0);
+    block.zero_page.assign(block.entries.size(), 0);
+    const std::uint64_t both = abi::PAGE_IS_HUGE | abi::PAGE_IS_PFNZERO;
+    const ScanQuery query{0, 0, both, both};
+    const int error = scan_pagemap(pagemap_.get(), block.range, query, [&](const auto& region) {
+        for (std::uint64_t at = region.start; at < region.end; at += host_->page_size) {
+            const auto i = (at - block.range.start.value) / host_->page_size;
+            block.pmd_mapped[i] = (region.categories & abi::PAGE_IS_HUGE) != 0;
+            block.zero_page[i] = (region.categories & abi::PAGE_IS_PFNZERO) != 0;
+        }
+        return true;
+    });
+    if (error != 0) {
+        block.pmd_mapped.clear();
+        block.zero_page.clear();
+    }
+}
+
+std::optional<std::vector<AddressRange>>
+ProcessSource::locate_tables(std::span<const AddressRange> ranges) {
+    if (!scan_works_ || !host_->tables_located.value_or(false)) return {};
+    const ScanQuery query{0, abi::PAGE_IS_WRITTEN, 0, abi::PAGE_IS_WRITTEN};
+    std::vector<AddressRange> found;
+    for (const AddressRange& range : ranges) {
+        const int error = scan_pagemap(pagemap_.get(), range, query, [&](const auto& region) {
+            const AddressRange part{Address{region.start}, Address{region.end}};
+            if (!found.empty() && found.back().end == part.start) found.back().end = part.end;
+            else found.push_back(part);
+            return true;
+        });
+        if (error != 0) return {};
+    }
+    return found;
+}
+
+bool ProcessSource::is_same_process() const {
+    const auto stat = root_.read_text(fmt::format("proc/{}/stat", pid_));
+    return stat.error == 0 && procfs::parse_start_time(stat.text).value_or(0) == start_time_;
+}
+
+std::vector<Gap> ProcessSource::gaps() const {
+    if (!is_same_process())
+        gaps_.add({"process", std::nullopt, "the process ended while it was read", "", true});
+    return gaps_.list();
+}
+
+std::unique_ptr<Source> open_process(std::uint32_t pid, std::shared_ptr<const HostFacts> host,
+                                     const OpenOptions& options) {
+    return std::make_unique<ProcessSource>(pid, std::move(host), options);
+}
+
+} // namespace pagesift::os

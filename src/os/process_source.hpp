@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+// A live process, or a folder that looks like one, as a `Source`.
+#pragma once
+
+#include "os/contents.hpp"
+#include "os/file.hpp"
+#include "os/frames.hpp"
+#include "os/mappings.hpp"
+#include "os/page_cache.hpp"
+#include "pagesift/os.hpp"
+
+#include <atomic>
+#include <optional>
+
+namespace pagesift::os {
+
+class ProcessSource final : public Source {
+public:
+    ProcessSource(std::uint32_t pid, std::shared_ptr<const HostFacts> host,
+                  const OpenOptions& options);
+
+    const HostFacts& host() const override { return *host_; }
+    ProcessText process() override;
+    std::vector<Mapping> mappings(const Want& want) override;
+    void read_block(const Mapping& mapping, AddressRange wanted, const Want& want,
+                    PageBlock& block) override;
+    std::optional<std::vector<AddressRange>>
+    locate_tables(std::span<const AddressRange> ranges) override;
+    std::vector<Gap> gaps() const override;
+
+private:
+    void choose_base();
+    void open_pagemap();
+    void read_entries(const Mapping& mapping, AddressRange wanted, PageBlock& block);
+    void leap(AddressRange wanted, PageBlock& block) const;
+    void add_cache(const Mapping& mapping, PageBlock& block);
+    void add_contents(const Mapping& mapping, const Want& want, PageBlock& block);
+    void add_huge(PageBlock& block) const;
+    void add_scan_columns(PageBlock& block) const;
+    bool is_same_process() const;
+    bool uses(const char* interface) const { return !options_.without.contains(interface); }
+
+    OpenOptions options_;
+    Root root_;
+    std::uint32_t pid_;
+    std::string base_;
+    std::shared_ptr<const HostFacts> host_;
+    std::uint64_t start_time_ = 0;
+    Fd pagemap_;
+    mutable GapLog gaps_;
+    FrameReader frames_;
+    std::optional<PageCache> cache_;
+    std::optional<ContentReader> contents_;
+    std::atomic<bool> scan_works_;
+};
+
+} // namespace pagesift::os

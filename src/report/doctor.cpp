@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+#include "report/columns.hpp"
+#include "report/json_fields.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <ostream>
+
+namespace pagesift::report {
+namespace {
+
+void write_host(JsonWriter& json, const HostFacts& host) {
+    json.key("host");
+    json.begin_object();
+    json.key("release");
+    json.text_or_null(host.release);
+    json.key("machine");
+    json.text_or_null(host.machine);
+    json.key("host_name");
+    json.text_or_null(host.host_name);
+    json.field("page_size", host.page_size);
+    json.field("slot_bytes", host.slot_bytes());
+    json.field("counted_table_levels", std::uint64_t{host.counted_table_levels});
+    const auto fact = [&](std::string_view name, std::optional<bool> value) {
+        json.key(name);
+        json.boolean(value);
+    };
+    fact("frames_visible", host.frames_visible);
+    fact("ksm_flag_true", host.ksm_flag_true);
+    fact("soft_dirty", host.soft_dirty);
+    fact("tables_located", host.tables_located);
+    json.key("settings");
+    json.begin_object();
+    for (const auto& [name, value] : host.settings) {
+        std::string key;
+        append_json_text(key, name);
+        json.key(key);
+        json.text(value);
+    }
+    json.end_object();
+    json.key("swaps");
+    json.begin_array();
+    for (const procfs::SwapArea& swap : host.swaps) {
+        json.begin_object();
+        json.key("name");
+        json.text(swap.name);
+        json.key("kind");
+        json.text(swap.kind);
+        json.field("size_bytes", swap.size_bytes);
+        json.field("used_bytes", swap.used_bytes);
+        json.field("priority", std::int64_t{swap.priority});
+        json.end_object();
+    }
+    json.end_array();
+    json.end_object();
+}
+
+void render_json(std::ostream& out, const HostFacts& host, std::span<const Feature> features) {
+    Output output{out};
+    JsonWriter json{output};
+    json.begin_object();
+    json.key("schema");
+    json.word(doctor_schema);
+    json.new_line();
+    write_host(json, host);
+    json.new_line();
+    json.key("features");
+    json.begin_array();
+    for (const Feature& feature : features) {
+        json.new_line();
+        json.begin_object();
+        json.key("name");
+        json.text(feature.name);
+        json.key("works");
+        json.boolean(feature.works);
+        json.key("detail");
+        json.text_or_null(feature.detail);
+        json.key("unlocks");
+        json.text_or_null(feature.unlocks);
+        json.key("remedy");
+        json.text_or_null(feature.remedy);
+        json.end_object();
+    }
+    json.end_array();
+    json.end_object();
+    output.put('\n');
+    output.flush();
+}
+
+void render_feature(const Screen& screen, const Feature& feature, std::size_t name_width) {
+    const Style& style = screen.style;
+    const std::string mark = !feature.works   ? style.warn("?  ")
+                             : *feature.works ? style.good("yes")
+                                              : style.bad("no ");
+    const std::string name = pad_right(escape_text(feature.name), name_width);
+    const std::size_t indent = name_width + 7;
+    const bool roomy = screen.width() >= indent + 30;
+    const std::size_t column = roomy ? indent : 5;
+    const auto paragraph = [&](std::string_view label, const std::string& text, bool first) {
+        if (text.empty()) return;
+        const std::string safe = std::string{label} + escape_text(text);
+        const std::string lines = wrap(safe, screen.width() - column, 0);
+        for (std::size_t at = 0; at < lines.size();) {
+            const std::size_t end = std::min(lines.find('\n', at), lines.size());
+            const std::string line = lines.substr(at, end - at);
+            if (first && at == 0)
+                screen.out->put(line + "\n");
+            else
+                screen.line(std::string(column, ' ') + (label.empty() ? line : style.dim(line)));
+            at = end + 1;
+        }
+    };
+    screen.out->put(fmt::format("{}  {}", mark, style.bold(name)));
+    if (roomy) screen.out->put("  ");
+    const bool inline_detail = roomy && !feature.detail.empty();
+    if (!inline_detail) screen.out->put('\n');
+    paragraph("", feature.detail, inline_detail);
+    if (feature.works == true && !screen.options.verbose) return;
+    paragraph("unlocks: ", feature.unlocks, false);
+    paragraph("remedy: ", feature.remedy, false);
+}
+
+void render_table(const Screen& screen, const HostFacts& host, std::span<const Feature> features) {
+    screen.line(screen.style.bold(
+        fmt::format("Linux {} on {}", escape_text(host.release.empty() ? "?" : host.release),
+                    escape_text(host.machine.empty() ? "?" : host.machine))));
+    screen.line(fmt::format("pages of {}, page-table slots of {}", human_bytes(host.page_size),
+                            human_bytes(host.slot_bytes())));
+    std::uint64_t size = 0, used = 0;
+    for (const procfs::SwapArea& swap : host.swaps) {
+        size += swap.size_bytes;
+        used += swap.used_bytes;
+    }
+    screen.line(host.swaps.empty() ? "no swap"
+                                   : fmt::format("{} swap area{}, {} of {} used", host.swaps.size(),
+                                                 host.swaps.size() == 1 ? "" : "s",
+                                                 human_bytes(used), human_bytes(size)));
+    screen.line();
+    std::size_t name_width = 0, works = 0;
+    for (const Feature& feature : features) {
+        name_width = std::max(name_width, display_width(escape_text(feature.name)));
+        works += feature.works == true;
+    }
+    for (const Feature& feature : features) render_feature(screen, feature, name_width);
+    if (!host.settings.empty() && screen.options.verbose) {
+        screen.line();
+        screen.line(screen.style.bold("Settings"));
+        for (const auto& [name, value] : host.settings)
+            screen.wrapped(fmt::format("{} = {}", escape_text(name), escape_text(value)), 2);
+    }
+    screen.line();
+    screen.line(fmt::format("{} of {} work here{}", works, features.size(),
+                            works == features.size() ? ""
+                                                     : "; what is missing is shown as ? or null"));
+}
+
+} // namespace
+
+void render_doctor(std::ostream& out, const HostFacts& host, std::span<const Feature> features,
+                   const ReportOptions& options) {
+    if (options.format == Format::json || options.format == Format::ndjson)
+        return render_json(out, host, features);
+    Output output{out};
+    render_table({&output, options, Style{options}, Amounts{options.unit, host.page_size}}, host,
+                 features);
+    output.flush();
+}
+
+} // namespace pagesift::report

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+#include "report/figures.hpp"
+
+#include <cmath>
+
+namespace pagesift::report {
+namespace {
+
+/// fs/proc/task_mmu.c:smaps_account: what has a page behind it, migration entries included; the
+/// zero page, hugetlb (smaps_hugetlb_range) and frames without a page do not count.
+bool counts_as_resident(const PageClass& c) {
+    if (c.state == State::migrating) return c.backing != Backing::hugetlb;
+    return c.state == State::present && c.kind != Kind::zero_page && c.kind != Kind::special &&
+           c.kind != Kind::hugetlb && c.backing != Backing::hugetlb;
+}
+
+} // namespace
+
+Figures figures_of(const Tally& tally, std::uint64_t page_size) {
+    Figures f;
+    for (const auto& [cls, pages] : tally.entries()) {
+        const std::uint64_t bytes = pages * page_size;
+        f.size += bytes;
+        f.states[static_cast<std::size_t>(cls.state)] += bytes;
+        if (cls.kind != Kind::not_present) f.kinds[static_cast<std::size_t>(cls.kind)] += bytes;
+        f.markers[static_cast<std::size_t>(cls.marker)] += bytes;
+        if (counts_as_resident(cls)) f.resident += bytes;
+    }
+    return f;
+}
+
+KnownKinds::KnownKinds(const Census& census) {
+    known_.fill(true);
+    const auto forget = [&](Kind kind) { known_[static_cast<std::size_t>(kind)] = false; };
+    const bool ksm = census.frames_known && census.host.ksm_flag_true.value_or(true);
+    const bool contents = census.want.zero == ZeroTest::all;
+    if (!ksm) {
+        forget(Kind::ksm);
+        forget(Kind::ksm_sole);
+    }
+    if (!census.frames_known) forget(Kind::thp);
+    if (!contents) forget(Kind::zero_filled);
+    if (!ksm || !contents) forget(Kind::ksm_zero);
+}
+
+std::optional<std::uint64_t> KnownKinds::bytes(const Figures& figures, Kind kind) const {
+    if (!recognised(kind) && figures.of(State::present) != 0) return {};
+    return figures.of(kind);
+}
+
+AttributeFigures attribute_figures(const Tally& tally, std::uint64_t page_size) {
+    AttributeFigures f;
+    for (const auto& [cls, pages] : tally.entries()) {
+        for (std::size_t i = 0; i < attribute_count; ++i) {
+            const Tri value = cls.attribute(static_cast<Attribute>(i));
+            if (value == Tri::yes) f.yes[i] += pages * page_size;
+            if (value == Tri::unknown) f.unknown[i] += pages * page_size;
+        }
+    }
+    return f;
+}
+
+RollupFigures rollup_figures(const Census& census) {
+    RollupFigures r;
+    for (const Gap& gap : census.gaps)
+        if (gap.incomplete) return r;
+    const std::uint64_t page_size = census.host.page_size;
+    const Figures f = figures_of(census.totals, page_size);
+    std::uint64_t anonymous = 0;
+    bool swap_known = true;
+    for (const auto& [cls, pages] : census.totals.entries()) {
+        if (counts_as_resident(cls) && cls.backing == Backing::anon) anonymous += pages * page_size;
+        // Hidden swap entries, and none entries whose page cache could not be asked.
+        if (cls.state == State::unknown &&
+            (cls.backing == Backing::anon || cls.backing == Backing::shmem))
+            swap_known = false;
+    }
+    r.rss = f.resident;
+    r.anonymous = anonymous;
+    if (census.totals.pss_unknown_pages == 0) r.pss = census.totals.pss_shifted >> 12;
+    if (swap_known) r.swap = f.swapped();
+    return r;
+}
+
+std::optional<ZeroEstimate> zero_estimate(const Census& census) {
+    if (census.want.zero == ZeroTest::off) return {};
+    const Tally& t = census.totals;
+    ZeroEstimate e{t.content_asked, t.content_zero, t.content_candidates,
+                   wilson_interval(t.content_zero, t.content_asked), 0};
+    if (e.asked_pages != 0) {
+        const double share = static_cast<double>(e.zero_pages) / static_cast<double>(e.asked_pages);
+        e.likely_pages = static_cast<std::uint64_t>(
+            std::llround(share * static_cast<double>(e.candidate_pages)));
+    }
+    return e;
+}
+
+std::string_view backing_word(Backing backing) {
+    static constexpr std::array<std::string_view, all_backings.size()> words{
+        "anon", "file", "shmem", "hugetlb", "special", "device"};
+    return words[static_cast<std::size_t>(backing)];
+}
+
+std::string_view slot_word(SlotState state) {
+    static constexpr std::array<std::string_view, all_slot_states.size()> words{
+        "no-table", "empty", "marker-only", "populated", "huge", "unknown"};
+    return words[static_cast<std::size_t>(state)];
+}
+
+} // namespace pagesift::report

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// The numbers of a census that every format shows, and which of them are not known.
+#pragma once
+
+#include "pagesift/classify.hpp"
+
+#include <array>
+#include <optional>
+#include <string_view>
+
+namespace pagesift::report {
+
+/// Bytes by state, kind and marker: one pass over a tally.
+struct Figures {
+    std::array<std::uint64_t, state_count> states{};
+    std::array<std::uint64_t, kind_count> kinds{};
+    std::array<std::uint64_t, marker_count> markers{};
+    std::uint64_t size = 0;
+    std::uint64_t resident = 0; ///< as smaps counts Rss: without zero pages, hugetlb and special
+
+    std::uint64_t of(State s) const { return states[static_cast<std::size_t>(s)]; }
+    std::uint64_t of(Kind k) const { return kinds[static_cast<std::size_t>(k)]; }
+    std::uint64_t swapped() const { return of(State::swapped) + of(State::shmem_swapped); }
+};
+Figures figures_of(const Tally& tally, std::uint64_t page_size);
+
+/// Which kinds the look was able to recognise at all. A kind that it was not is unknown wherever
+/// there are present pages; where there are none, its zero is certain.
+class KnownKinds {
+public:
+    explicit KnownKinds(const Census& census);
+    std::optional<std::uint64_t> bytes(const Figures& figures, Kind kind) const;
+    bool recognised(Kind kind) const { return known_[static_cast<std::size_t>(kind)]; }
+
+private:
+    std::array<bool, kind_count> known_{};
+};
+
+/// Pages with an attribute; empty when it is unknown for at least one page that could have it.
+struct AttributeFigures {
+    std::array<std::uint64_t, attribute_count> yes{};     ///< bytes
+    std::array<std::uint64_t, attribute_count> unknown{}; ///< bytes
+    std::optional<std::uint64_t> of(Attribute a) const {
+        const auto i = static_cast<std::size_t>(a);
+        return unknown[i] ? std::nullopt : std::optional{yes[i]};
+    }
+};
+AttributeFigures attribute_figures(const Tally& tally, std::uint64_t page_size);
+
+/// Fields of smaps_rollup, by the same rules as the kernel's; empty where they are not known.
+struct RollupFigures {
+    std::optional<std::uint64_t> rss, pss, swap, anonymous;
+};
+RollupFigures rollup_figures(const Census& census);
+
+/// The estimate of zero-filled memory that reading contents gave.
+struct ZeroEstimate {
+    std::uint64_t asked_pages = 0, zero_pages = 0, candidate_pages = 0;
+    Interval share;
+    std::uint64_t likely_pages = 0;
+};
+/// Empty when no contents were asked for.
+std::optional<ZeroEstimate> zero_estimate(const Census& census);
+
+std::string_view backing_word(Backing backing);
+inline constexpr std::array<Backing, 6> all_backings{Backing::anon,    Backing::file,
+                                                     Backing::shmem,   Backing::hugetlb,
+                                                     Backing::special, Backing::device};
+std::string_view slot_word(SlotState state);
+inline constexpr std::array<SlotState, 6> all_slot_states{
+    SlotState::no_table,  SlotState::empty, SlotState::marker_only,
+    SlotState::populated, SlotState::huge,  SlotState::unknown};
+
+inline const Word& word_of(State s) { return state_table()[static_cast<std::size_t>(s)]; }
+inline const Word& word_of(Kind k) { return kind_table()[static_cast<std::size_t>(k)]; }
+inline const Word& word_of(Marker m) { return marker_table()[static_cast<std::size_t>(m)]; }
+
+} // namespace pagesift::report

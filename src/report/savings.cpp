@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+#include "report/figures.hpp"
+
+#include "pagesift/report.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+namespace pagesift::report {
+namespace {
+
+constexpr std::uint64_t min_bytes = 64 << 10; ///< less is not worth anybody's time
+
+/// The PTE tables that nothing needs. Kernel 6.14 and later free a table when MADV_DONTNEED has
+/// zapped all of it (CONFIG_PT_RECLAIM, mm/pt_reclaim.c); a table that several mappings share stays.
+void add_empty_tables(const Census& census, std::vector<Saving>& savings) {
+    const PageTables& tables = census.tables;
+    const std::string command = "in the program: madvise(slot, length, MADV_DONTNEED)";
+    const std::string needs = "needs Linux 6.14 with CONFIG_PT_RECLAIM";
+    if (tables.reclaimable_bytes) {
+        if (*tables.reclaimable_bytes == 0) return;
+        savings.push_back({"empty page tables", *tables.reclaimable_bytes, command,
+                           "--format json lists the slots; " + needs});
+    } else if (tables.empty_tables.value_or(0) > 0) {
+        savings.push_back({"empty page tables, at most",
+                           *tables.empty_tables * census.host.page_size, command,
+                           "their places are unknown; " + needs});
+    }
+}
+
+/// Zero-filled pages of private anonymous memory: those read as zero again after they were dropped.
+std::uint64_t zero_filled_bytes(const Census& census) {
+    std::uint64_t pages = 0;
+    for (const auto& [cls, count] : census.totals.entries())
+        if (cls.kind == Kind::zero_filled && cls.backing == Backing::anon) pages += count;
+    return pages * census.host.page_size;
+}
+
+void add_zero_filled(const Census& census, std::vector<Saving>& savings) {
+    const auto estimate = zero_estimate(census);
+    if (!estimate || estimate->zero_pages == 0) return;
+    const std::string command =
+        "in the program: madvise(MADV_DONTNEED) on them, or KSM with use_zero_pages";
+    if (census.want.zero == ZeroTest::all) {
+        const std::uint64_t bytes = zero_filled_bytes(census);
+        if (bytes == 0) return;
+        savings.push_back({"zero-filled pages", bytes, command,
+                           "--where zero-filled --ranges shows where; inside a huge page they are "
+                           "freed when the kernel splits it"});
+        return;
+    }
+    const double candidates = static_cast<double>(estimate->candidate_pages) *
+                              static_cast<double>(census.host.page_size);
+    savings.push_back({"zero-filled pages, by sample",
+                       estimate->likely_pages * census.host.page_size, command,
+                       fmt::format("{} to {} with 95 % confidence; --zero all tells",
+                                   human_bytes(static_cast<std::uint64_t>(
+                                       estimate->share.low * candidates)),
+                                   human_bytes(static_cast<std::uint64_t>(
+                                       estimate->share.high * candidates)))});
+}
+
+/// A page that KSM merged and nobody else maps any more costs a ksm_rmap_item and a
+/// ksm_stable_node (mm/ksm.c), 64 bytes each on 64-bit machines, and a copy on the next write.
+void add_ksm_sole(const Census& census, std::vector<Saving>& savings) {
+    constexpr std::uint64_t metadata_bytes = 128;
+    const std::uint64_t bytes = census.totals.kind_pages(Kind::ksm_sole) * metadata_bytes;
+    if (bytes < min_bytes) return;
+    savings.push_back({"KSM metadata of pages mapped once", bytes,
+                       "in the program: madvise(MADV_UNMERGEABLE) on their ranges",
+                       "the pages stay; scanning and a copy on the next write are saved"});
+}
+
+/// MADV_FREE'd pages are resident until there is pressure.
+void add_lazyfree(const Census& census, std::vector<Saving>& savings) {
+    const auto lazy = static_cast<std::size_t>(Attribute::lazyfree);
+    const std::uint64_t bytes = attribute_figures(census.totals, census.host.page_size).yes[lazy];
+    if (bytes < min_bytes) return;
+    savings.push_back({"pages given up with MADV_FREE", bytes,
+                       fmt::format("echo {}K > /sys/fs/cgroup/CGROUP/memory.reclaim", bytes >> 10),
+                       fmt::format("cgroup v2, CGROUP is in /proc/{}/cgroup; no swap needed; other "
+                                   "memory of the cgroup may go first",
+                                   census.process.pid)});
+}
+
+} // namespace
+
+std::vector<Saving> find_savings(const Census& census) {
+    std::vector<Saving> savings;
+    add_empty_tables(census, savings);
+    add_zero_filled(census, savings);
+    add_ksm_sole(census, savings);
+    add_lazyfree(census, savings);
+    std::stable_sort(savings.begin(), savings.end(),
+                     [](const Saving& a, const Saving& b) { return a.bytes > b.bytes; });
+    return savings;
+}
+
+} // namespace pagesift::report

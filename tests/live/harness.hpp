@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT
+// What the live tests share: other programs under a time limit, the zoo, skips that are counted.
+// Nothing of pagesift is linked; the tests know the program only by what it prints.
+//
+//     Zoo zoo;                                  // built and proved
+//     zoo.stop();
+//     auto run = run_pagesift({"inspect", "--format", "json", "-p", zoo.pid_text()});
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+#include <sys/types.h>
+
+namespace pagesift::live {
+
+using nlohmann::json;
+
+// Skips ------------------------------------------------------------------------------------------
+
+/// Notes that a test, or a part of one, cannot run here. With PAGESIFT_LIVE=require it is a
+/// failure, unless the reason is on the short list in harness.cpp.
+void skip(const std::string& reason);
+/// Prints how many skips there were, and why.
+void report_skips();
+
+// Other programs ---------------------------------------------------------------------------------
+
+struct Outcome {
+    int exit_code = -1; ///< -1: ended by a signal, or by the time limit
+    int signal = 0;
+    bool timed_out = false;
+    std::string out;
+    std::string err;
+};
+
+enum class Output { captured, closed, broken_pipe, full_device };
+
+struct RunOptions {
+    double seconds = 60; ///< then SIGKILL
+    Output output = Output::captured;
+    bool as_nobody = false;
+};
+
+Outcome run(const std::vector<std::string>& command, const RunOptions& options = {});
+
+/// PAGESIFT_BIN with arguments. A copy that everybody may execute is used for
+/// RunOptions::as_nobody.
+Outcome run_pagesift(const std::vector<std::string>& arguments, const RunOptions& options = {});
+/// inspect --format json with more arguments; the parsed answer, or null if it is none. Checks that
+/// the exit code is 0 or 3.
+json inspect(pid_t pid, const std::vector<std::string>& arguments, const RunOptions& options = {});
+
+/// A program that runs beside the test and is killed at the end of the block. Its standard input is
+/// a pipe that stays open; its standard output is read by wait_for_line.
+class Background {
+public:
+    explicit Background(const std::vector<std::string>& command, bool as_nobody = false);
+    ~Background();
+    Background(const Background&) = delete;
+    Background& operator=(const Background&) = delete;
+
+    pid_t pid() const { return pid_; }
+    /// The next line of output, without its end; nothing after the time limit or the last line.
+    std::optional<std::string> wait_for_line(double seconds);
+    /// Reads until the last holder of the output has closed it. False after the time limit.
+    bool wait_for_end_of_output(double seconds);
+    void close_input();
+    /// Waits for the end; SIGKILL after the time limit. The wait status.
+    int wait(double seconds);
+    void signal(int number) const;
+
+private:
+    pid_t pid_ = -1;
+    int input_ = -1;
+    int output_ = -1;
+    bool reaped_ = false;
+    int status_ = 0;
+    std::string buffer_;
+};
+
+/// A fork of the test that runs a function, then sleeps until it is killed at the end of the block.
+class Child {
+public:
+    /// Returns when @p body has called the function that it is given, or has returned.
+    explicit Child(const std::function<void(const std::function<void()>& ready)>& body);
+    ~Child();
+    Child(const Child&) = delete;
+    Child& operator=(const Child&) = delete;
+    pid_t pid() const { return pid_; }
+    void stop() const;
+
+private:
+    pid_t pid_ = -1;
+};
+
+// The zoo ----------------------------------------------------------------------------------------
+
+class Zoo {
+public:
+    /// Starts PAGESIFT_ZOO and waits for its word. ready() is false if it gave none.
+    explicit Zoo(const std::vector<std::string>& arguments = {});
+    /// Ends it, and waits until the machine is as it was.
+    ~Zoo();
+
+    bool ready() const { return !description_.is_null(); }
+    const json& description() const { return description_; }
+    pid_t pid() const { return process_.pid(); }
+    /// SIGSTOP, and waits until all of it stands still.
+    void stop() const;
+    Background& process() { return process_; }
+
+private:
+    Background process_;
+    json description_;
+};
+
+/// A zoo that stands still, or nothing where the test is skipped. A zoo that disproves one of its
+/// own exhibits fails the test.
+std::unique_ptr<Zoo> stopped_zoo();
+
+/// Waits until a process is stopped.
+void wait_until_stopped(pid_t pid);
+
+std::uint64_t address(const json& text); ///< "0x7f00" -> number
+/// A member, or null where there is none.
+json field(const json& object, const char* name);
+
+/// Needed by nearly every test: root. Otherwise skips and returns false.
+bool have_root();
+/// The first of these that can be executed.
+std::optional<std::string> find_program(const std::vector<std::string>& names);
+
+// Invariants -------------------------------------------------------------------------------------
+
+/// What must hold of every answer and does not, in words: states add up to mappings and totals,
+/// kinds to present pages, ranges are sorted, disjoint and inside mappings, and the JSON survives
+/// re-parsing. Empty if all of it holds.
+std::string broken_invariants(const json& process);
+/// CHECKs that nothing is broken.
+void check_invariants(const json& process);
+
+} // namespace pagesift::live

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+// The sums of a look at the zoo, against the kernel's own.
+#include "harness.hpp"
+#include "zoo/witness.hpp"
+
+#include <map>
+
+#include <doctest/doctest.h>
+
+namespace pagesift::live {
+
+TEST_CASE("zoo: totals are those of smaps_rollup") {
+    const auto zoo = stopped_zoo();
+    if (!zoo) return;
+    auto rollup = zoo::witness::smaps_rollup(zoo->pid());
+    const auto seen = inspect(zoo->pid(), {"--pages", "--zero", "off"});
+    const auto after = zoo::witness::smaps_rollup(zoo->pid());
+    REQUIRE(!rollup.empty());
+    REQUIRE(seen.is_object());
+    const auto& totals = seen["totals"];
+    const std::pair<std::string, std::string> fields[] = {
+        {"rss_bytes", "Rss"},
+        {"anonymous_bytes", "Anonymous"},
+        {"swap_bytes", "Swap"},
+        {"ksm_bytes", "KSM"},
+        {"anon_huge_pages_bytes", "AnonHugePages"},
+        {"shared_hugetlb_bytes", "Shared_Hugetlb"},
+        {"private_hugetlb_bytes", "Private_Hugetlb"}};
+    for (const auto& pair : fields) {
+        const auto& ours = pair.first;
+        const auto& kernels = pair.second;
+        INFO(kernels);
+        REQUIRE_MESSAGE(totals.contains(ours), ours << " is in totals");
+        if (rollup.count(kernels) == 0)
+            CHECK(totals[ours].is_null());
+        else
+            CHECK(totals[ours] == json(rollup[kernels]));
+    }
+    // The kernel cuts Pss off at whole kilobytes, once a mapping or once in all.
+    const auto pss = totals["pss_bytes"].get<std::uint64_t>();
+    const auto slack = seen["mappings"].size() * 1024;
+    CHECK(pss <= rollup["Pss"] + slack);
+    CHECK(pss + slack >= rollup["Pss"]);
+    CHECK(after.at("Referenced") == rollup["Referenced"]);
+}
+
+TEST_CASE("zoo: the pages of a look, counted, are those of smaps_rollup") {
+    const auto zoo = stopped_zoo();
+    if (!zoo) return;
+    const auto rollup = zoo::witness::smaps_rollup(zoo->pid());
+    const auto seen = inspect(zoo->pid(), {"--pages", "--zero", "all"});
+    REQUIRE(seen.is_object());
+    const auto page_size = seen["page_size"].get<std::uint64_t>();
+    std::uint64_t resident = 0, swap = 0, ksm = 0, hugetlb = 0;
+    auto mapping = seen["mappings"].begin();
+    for (const auto& page : seen["pages"]) {
+        while (address((*mapping)["end"]) <= address(page["address"])) ++mapping;
+        const auto kind = field(page, "kind");
+        const bool present = page["state"] == "present" && kind != "zero-page" && kind != "special";
+        if ((*mapping)["backing"] == "hugetlb")
+            hugetlb += present ? page_size : 0;
+        else
+            resident += present ? page_size : 0;
+        if (page["state"] == "swapped" || page["state"] == "shmem-swapped") swap += page_size;
+        if (kind.is_string() && kind.get<std::string>().rfind("ksm", 0) == 0) ksm += page_size;
+    }
+    CHECK(resident == rollup.at("Rss"));
+    CHECK(swap == rollup.at("Swap"));
+    CHECK(hugetlb == rollup.at("Private_Hugetlb") + rollup.at("Shared_Hugetlb"));
+    if (rollup.count("KSM") != 0) CHECK(ksm == rollup.at("KSM"));
+}
+
+TEST_CASE("zoo: page tables are counted, and empty ones are told from the rest") {
+    const auto zoo = stopped_zoo();
+    if (!zoo) return;
+    std::uint64_t empty = 0, spanning = 0, reclaimable = 0, marker_only = 0;
+    for (const auto& slot : zoo->description()["slots"]) {
+        const bool is_empty = slot["state"] == "empty";
+        empty += is_empty ? 1 : 0;
+        spanning += is_empty && slot["mappings"] > 1 ? 1 : 0;
+        reclaimable += slot["reclaimable"] ? 1 : 0;
+        marker_only += slot["state"] == "marker-only" ? 1 : 0;
+    }
+    const auto counted = zoo::witness::count_tables(zoo->pid());
+    const auto page_size = zoo->description()["page_size"].get<std::uint64_t>();
+    const auto seen = inspect(zoo->pid(), {});
+    const auto& tables = seen["totals"]["page_tables"];
+    CHECK(tables["total_bytes"] == json(counted.accounted * page_size));
+    // The C library's own memory may hold an empty table or two that the zoo does not know of.
+    REQUIRE(counted.accounted >= counted.needed + empty);
+    CHECK(tables["empty_tables"] == json(counted.accounted - counted.needed));
+    CHECK(tables["marker_only_tables"] == json(marker_only));
+    if (tables["located_tables"].is_null()) return;
+    CHECK(tables["located_tables"].get<std::uint64_t>() >= empty);
+    CHECK(tables["reclaimable_bytes"] == json(reclaimable * page_size));
+    CHECK(tables["spanning_tables"] == json(spanning));
+}
+
+TEST_CASE("zoo: slots are called what they are, where pagesift lists them") {
+    const auto zoo = stopped_zoo();
+    if (!zoo) return;
+    const auto seen = inspect(zoo->pid(), {"--ranges"});
+    const auto listed = field(seen, "slots");
+    if (!listed.is_array()) {
+        MESSAGE("this version of pagesift does not list slots");
+        return;
+    }
+    std::map<std::uint64_t, json> slots;
+    for (const auto& slot : listed) slots[address(slot["start"])] = slot;
+    for (const auto& truth : zoo->description()["slots"]) {
+        INFO(truth.dump());
+        const auto slot = slots.find(address(truth["start"]));
+        if (slot == slots.end()) {
+            CHECK(truth["state"] == "no-table"); // only what exists needs a line
+            continue;
+        }
+        CHECK(slot->second["state"] == truth["state"]);
+        if (slot->second.contains("reclaimable"))
+            CHECK(slot->second["reclaimable"] == truth["reclaimable"]);
+    }
+}
+
+} // namespace pagesift::live

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+// Kernel samepage merging. The scanner is turned on for as long as an exhibit needs it and off
+// again before the next one is built; what has been merged stays merged.
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "proof.hpp"
+
+namespace pagesift::zoo {
+
+namespace {
+
+using namespace witness;
+
+constexpr const char* ksm = "/sys/kernel/mm/ksm/";
+
+/// ksmd running fast, merging zeroes as told, until the end of the block.
+class FastScanner {
+public:
+    FastScanner(Machine& machine, const char* use_zero_pages)
+        : zeroes_(machine, path("use_zero_pages"), use_zero_pages) {
+        // The advisor owns pages_to_scan, and the smart scan skips pages; both are newer than KSM.
+        add(machine, "advisor_mode", "none", Missing::fine);
+        add(machine, "smart_scan", "0", Missing::fine);
+        add(machine, "sleep_millisecs", "2", Missing::refused);
+        add(machine, "pages_to_scan", "20000", Missing::refused);
+        add(machine, "run", "1", Missing::refused);
+    }
+    ~FastScanner() {
+        while (!settings_.empty()) settings_.pop_back(); // the latest first
+    }
+    FastScanner(const FastScanner&) = delete;
+    FastScanner& operator=(const FastScanner&) = delete;
+
+private:
+    enum class Missing { fine, refused };
+    static std::string path(const char* name) { return std::string(ksm) + name; }
+    void add(Machine& machine, const char* name, const char* value, Missing missing) {
+        if (missing == Missing::fine && !read_setting(path(name))) return;
+        settings_.push_back(std::make_unique<Setting>(machine, path(name), value));
+    }
+
+    Setting zeroes_;
+    std::vector<std::unique_ptr<Setting>> settings_;
+};
+
+/// Offers pages for merging and waits until the frame of every one has a flag.
+void merge(Pages pages, KpfBit until) {
+    advise(pages.at, pages.count, MADV_MERGEABLE, "MADV_MERGEABLE");
+    for (int tries = 0; tries < 400; ++tries, usleep(10'000)) {
+        const auto all = entries(pages);
+        if (std::all_of(all.begin(), all.end(), [until](std::uint64_t e) {
+                return present(e) && has(kpageflags(frame(e)), until);
+            }))
+            return;
+    }
+    throw ProofFailed("ksmd does not merge the pages within four seconds");
+}
+
+/// @p pages pages of one content that nobody else has.
+void fill_alike(std::uint64_t at, std::size_t pages) {
+    const auto content = random_page();
+    for (std::size_t i = 0; i < pages; ++i)
+        std::memcpy(pointer(at + bytes_of(i)), content.data(), content.size());
+}
+
+std::vector<Exhibit> shared(Keeper& keeper) {
+    constexpr std::size_t count = 4;
+    const FastScanner scanner(keeper.machine(), "0");
+    const auto at = keeper.anonymous(count);
+    fill_alike(at, count);
+    merge({at, count}, kpf_ksm);
+    Exhibit e{.name = "ksm-shared", .start = at, .runs = {present(count, "ksm")}};
+    e.sharers = count;
+    e.attributes = {{"exclusive", false}};
+    e.prove = [=] {
+        expect_flags({at, count}, {kpf_ksm, kpf_anon}, {kpf_zero_page, kpf_thp});
+        expect_count({at, count}, count);
+        expect_smaps(at, "Rss", count);
+        const auto merging = ksm_stat(getpid(), "ksm_merging_pages");
+        expect(!merging || *merging >= count, "ksm_stat counts merging pages");
+    };
+    e.proof = "four pages of one content merged; KPF_KSM, kpagecount 4";
+    return {e};
+}
+
+std::vector<Exhibit> sole(Keeper& keeper) {
+    constexpr std::size_t count = 4;
+    const FastScanner scanner(keeper.machine(), "0");
+    const auto at = keeper.anonymous(2 * count);
+    for (std::size_t i = 0; i < count; ++i) {
+        fill_alike(at + bytes_of(i), 1);
+        std::memcpy(pointer(at + bytes_of(count + i)), pointer(at + bytes_of(i)), page_size());
+    }
+    merge({at, 2 * count}, kpf_ksm);
+    advise(at + bytes_of(count), count, MADV_DONTNEED, "MADV_DONTNEED");
+    Exhibit e{.name = "ksm-sole",
+              .start = at,
+              .runs = {present(count, "ksm-sole"), in_state(count, "none")}};
+    e.sharers = 1;
+    e.attributes = {{"exclusive", true}};
+    e.prove = [=] {
+        expect_flags({at, count}, {kpf_ksm, kpf_anon}, {kpf_zero_page, kpf_thp});
+        expect_count({at, count}, 1);
+        expect_none({at + bytes_of(count), count});
+    };
+    e.proof = "merged in pairs, the other of each pair dropped; KPF_KSM, kpagecount 1";
+    return {e};
+}
+
+std::vector<Exhibit> zeroes_kept(Keeper& keeper) {
+    constexpr std::size_t count = 4;
+    const FastScanner scanner(keeper.machine(), "0");
+    const auto at = keeper.anonymous(count);
+    fill_with_zeroes(at, count);
+    merge({at, count}, kpf_ksm);
+    Exhibit e{.name = "ksm-zero", .start = at, .runs = {present(count, "ksm-zero")}};
+    e.prove = [=] {
+        expect_flags({at, count}, {kpf_ksm, kpf_anon}, {kpf_zero_page, kpf_thp});
+        expect_zeroes({at, count});
+        expect_smaps(at, "Rss", count);
+    };
+    e.proof = "zeroes merged with use_zero_pages 0; KPF_KSM without KPF_ZERO_PAGE, bytes are 0";
+    return {e};
+}
+
+std::vector<Exhibit> zeroes_replaced(Keeper& keeper) {
+    constexpr std::size_t count = 4;
+    const auto before = ksm_stat(getpid(), "ksm_zero_pages");
+    const FastScanner scanner(keeper.machine(), "1");
+    const auto at = keeper.anonymous(count);
+    fill_with_zeroes(at, count);
+    merge({at, count}, kpf_zero_page);
+    Exhibit e{.name = "ksm-use-zero-pages", .start = at, .runs = {present(count, "zero-page")}};
+    e.prove = [=] {
+        expect_flags({at, count}, {kpf_zero_page}, {kpf_ksm, kpf_anon});
+        expect_smaps(at, "Rss", 0);
+        const auto now = ksm_stat(getpid(), "ksm_zero_pages");
+        expect(!before || !now || *now == *before + count, "ksm_stat counts the zero pages");
+    };
+    e.proof = "zeroes merged with use_zero_pages 1; KPF_ZERO_PAGE, ksm_stat ksm_zero_pages";
+    return {e};
+}
+
+} // namespace
+
+std::vector<Step> ksm_steps() {
+    return {
+        {{{"ksm-shared", "present/ksm"}}, Need::ksm, shared},
+        {{{"ksm-sole", "present/ksm-sole"}}, Need::ksm, sole},
+        {{{"ksm-zero", "present/ksm-zero"}}, Need::ksm, zeroes_kept},
+        {{{"ksm-use-zero-pages", "present/zero-page"}}, Need::ksm, zeroes_replaced},
+    };
+}
+
+} // namespace pagesift::zoo
