@@ -65,7 +65,8 @@ void write_bash_command(std::ostream& out, const std::string& name,
         << "            fi ;;\n";
 }
 
-constexpr std::string_view bash_head = R"(# bash completion for pagesift, generated from its options.
+constexpr std::string_view bash_head =
+    R"(# bash completion for pagesift, generated from its options.
 
 _pagesift_words() {
     local word
@@ -127,8 +128,7 @@ void write_zsh_options(std::ostream& out, const std::vector<OptionText>& options
             out << "                " << quoted("*" + value) << " \\\n";
             continue;
         }
-        const std::string before =
-            option.repeatable ? "*" : "(" + join(option.names) + ")";
+        const std::string before = option.repeatable ? "*" : "(" + join(option.names) + ")";
         for (const std::string& name : option.names) {
             const bool is_long = name.starts_with("--");
             const std::string mark = value.empty() ? "" : is_long ? "=" : "+";
@@ -203,8 +203,8 @@ void write_bash(std::ostream& out, const Program& program) {
         << "    case $command:$prev in\n";
     for (const CommandText& command : program.commands)
         write_bash_command(out, command.name, command.options);
-    out << "        *) _pagesift_words " << quoted(join(commands) + " " + join(names_of(program.options)))
-        << " ;;\n"
+    out << "        *) _pagesift_words "
+        << quoted(join(commands) + " " + join(names_of(program.options))) << " ;;\n"
         << "    esac\n"
         << "} && complete -F _pagesift pagesift\n";
 }
@@ -233,7 +233,8 @@ void write_zsh(std::ostream& out, const Program& program) {
         << "    esac\n"
         << "    return ret\n"
         << "}\n\n"
-        << "if [[ $funcstack[1] == _pagesift ]]; then _pagesift \"$@\"; else compdef _pagesift pagesift; fi\n";
+        << "if [[ $funcstack[1] == _pagesift ]]; then _pagesift \"$@\"; else compdef _pagesift "
+           "pagesift; fi\n";
 }
 
 void write_fish(std::ostream& out, const Program& program) {

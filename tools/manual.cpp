@@ -25,7 +25,8 @@ std::string plain(std::string_view text) {
 std::string bold(std::string_view text) { return "*" + plain(text) + "*"; }
 
 std::string sentence(std::string text) {
-    if (!text.empty()) text[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(text[0])));
+    if (!text.empty())
+        text[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(text[0])));
     return text.empty() || text.back() == '.' ? text : text + ".";
 }
 
@@ -75,8 +76,8 @@ void write_named(std::ostream& out, const std::string& name, const Program& prog
     for (const CommandText& command : program.commands) {
         if (name == "OPTIONS " + command.name) return write_options(out, command.options);
         if (name != "COMMANDS") continue;
-        out << bold(command.name) << "\n\t" << plain(sentence(command.description)) << " See *pagesift-"
-            << command.name << "*(1).\n\n";
+        out << bold(command.name) << "\n\t" << plain(sentence(command.description))
+            << " See *pagesift-" << command.name << "*(1).\n\n";
     }
     if (name != "COMMANDS") throw std::runtime_error("nothing is called @" + name + "@");
 }

@@ -86,8 +86,8 @@ public:
     /// @param subject what the message is about: a path, an option, a pid
     /// @param errnum errno of the failed call, or 0
     /// @param detail what went wrong; empty: the text of errnum
-    Error(ErrorKind kind, std::string subject, int errnum, std::string hint = {},
-          std::string detail = {});
+    Error(ErrorKind kind, const std::string& subject, int errnum, std::string hint = {},
+          const std::string& detail = {});
 
     const char* what() const noexcept override { return message_.c_str(); }
     ErrorKind kind() const { return kind_; }

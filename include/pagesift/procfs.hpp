@@ -10,6 +10,7 @@
 
 #include "pagesift/base.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -73,8 +74,30 @@ struct VmFlags {
 VmFlags parse_vm_flags(std::string_view codes);
 
 /// "Key:   12 kB" lines of smaps and smaps_rollup, in bytes (a line without " kB" as it stands).
-/// Keys stay as the kernel prints them, future ones included.
-using SizeFields = std::map<std::string, std::uint64_t, std::less<>>;
+/// Keys stay as the kernel prints them and in its order, future ones included.
+class SizeFields {
+public:
+    struct Field {
+        std::string key;
+        std::uint64_t value = 0;
+        bool operator==(const Field&) const = default;
+    };
+    void add(std::string_view key, std::uint64_t value);
+    void clear() { fields_ = 0; }
+    /// The last value of @p key.
+    std::optional<std::uint64_t> find(std::string_view key) const;
+    bool empty() const { return fields_ == 0; }
+    const Field* begin() const { return kept_.data(); }
+    const Field* end() const { return kept_.data() + fields_; }
+    bool operator==(const SizeFields& other) const {
+        return std::equal(begin(), end(), other.begin(), other.end());
+    }
+
+private:
+    /// clear() keeps what was here: the next mapping has the same keys in the same order.
+    std::vector<Field> kept_;
+    std::size_t fields_ = 0;
+};
 
 /// A mapping with what smaps says of it; from maps, `fields` and `vm_flags` are empty.
 struct MappingText {
@@ -90,6 +113,7 @@ std::optional<Mapping> parse_maps_line(std::string_view line);
 /// kernel prints again after a race: they are clipped to the part behind it, or dropped.
 class MapsParser {
 public:
+    /// What a sink leaves of its argument is used again.
     using Sink = std::function<void(MappingText&&)>;
     void feed(std::string_view piece, const Sink& sink);
     void finish(const Sink& sink); ///< the end of the text; a last line without newline is dropped
@@ -98,10 +122,12 @@ public:
 
 private:
     void line(std::string_view text, const Sink& sink);
+    void field(std::string_view text);
     void deliver(const Sink& sink);
 
     std::string partial_;
-    std::optional<MappingText> open_;
+    MappingText text_; ///< the mapping whose lines are being read, while has_text_
+    bool has_text_ = false;
     std::uint64_t last_end_ = 0;
     std::size_t ignored_ = 0;
     std::size_t overlapping_ = 0;

@@ -28,7 +28,8 @@ std::string compose(const std::string& subject, int errnum, const std::string& d
 
 } // namespace
 
-Error::Error(ErrorKind kind, std::string subject, int errnum, std::string hint, std::string detail)
+Error::Error(ErrorKind kind, const std::string& subject, int errnum, std::string hint,
+             const std::string& detail)
     : kind_(kind), errnum_(errnum), message_(compose(subject, errnum, detail)),
       hint_(std::move(hint)) {}
 

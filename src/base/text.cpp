@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "pagesift/base.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
 #include <limits>
@@ -121,17 +122,22 @@ std::optional<std::uint64_t> try_parse_size(std::string_view text) {
     }
     const auto whole = take_number(text, 10);
     if (!whole) return {};
-    double fraction = 0;
+    // The fraction as digits / scale; more digits than 64 bits can hold change nothing.
+    static constexpr std::uint64_t most_scale = 1'000'000'000'000'000'000;
+    std::uint64_t digits = 0, scale = 1;
     if (text.starts_with(".")) {
         text.remove_prefix(1);
-        double scale = 0.1;
-        for (; !text.empty() && digit_value(text[0]) < 10; text.remove_prefix(1), scale /= 10)
-            fraction += digit_value(text[0]) * scale;
+        if (text.empty() || digit_value(text[0]) > 9) return {};
+        for (; !text.empty() && digit_value(text[0]) <= 9; text.remove_prefix(1)) {
+            if (scale == most_scale) continue;
+            digits = digits * 10 + static_cast<std::uint64_t>(digit_value(text[0]));
+            scale *= 10;
+        }
     }
     const auto shift = suffix_shift(text);
     if (!shift || (*shift != 0 && *whole >> (64 - *shift) != 0)) return {};
-    return (*whole << *shift) +
-           static_cast<std::uint64_t>(fraction * static_cast<double>(std::uint64_t{1} << *shift));
+    __extension__ using Wide = unsigned __int128;
+    return (*whole << *shift) + static_cast<std::uint64_t>((Wide{digits} << *shift) / scale);
 }
 
 } // namespace

@@ -184,6 +184,8 @@ PageClass Classifier::decide(const PageFacts& page) const {
     PageClass result;
     result.backing = mapping_->backing;
     if (mapping_->backing == Backing::special) {
+        // pagemap hides these entries; such mappings are filled when they are made or touched.
+        result.state = State::present;
         result.kind = Kind::special;
         return result;
     }

@@ -115,7 +115,8 @@ void PieceBuilder::finish(const PageBlock& block, std::size_t first, std::uint64
     if (cls.state == State::present) {
         add_sums(block, first, static_cast<std::size_t>(pages), cls);
         const bool framed = (block.entries[first] & PM_PFRAME_MASK) != 0;
-        if (block.flags.empty() || !framed) result_.frames_known = false;
+        if (cls.kind != Kind::special && (block.flags.empty() || !framed))
+            result_.frames_known = false;
     }
     if (context_.runs) add_runs(block, first, pages, cls);
     if (context_.pages)

@@ -40,7 +40,7 @@ bool in_sample(Address address, double share) {
 namespace {
 
 // Fits a core's second-level cache together with what is read into it.
-constexpr std::size_t buffer_bytes = 256 * 1024;
+constexpr std::size_t buffer_bytes = std::size_t{256} << 10;
 constexpr std::size_t most_vectors = 512;
 
 bool wants_content(const PageBlock& block, std::size_t i) {
@@ -212,8 +212,8 @@ void ContentReader::recheck(PageBlock& block) const {
 
 bool probe_exclusive_flag() {
     static const bool shown = [] {
-        const Fd flags_file{::open("/proc/kpageflags", O_RDONLY | O_CLOEXEC)};
-        const Fd pagemap{::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)};
+        const Fd flags_file = own_root().open("proc/kpageflags", O_RDONLY).fd;
+        const Fd pagemap = own_root().open("proc/self/pagemap", O_RDONLY).fd;
         const auto page_size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
         const Scratch page{page_size, page_size};
         page.data()[0] = 1;

@@ -20,6 +20,11 @@ Root::Root(const std::string& path)
     if (!fd_) throw Error{ErrorKind::usage, path, errno};
 }
 
+const Root& own_root() {
+    static const Root root{"/"};
+    return root;
+}
+
 OpenResult Root::open(const std::string& path, int flags) const {
     OpenResult result{Fd{::openat(fd_.get(), path.c_str(), flags | O_CLOEXEC)}, 0};
     if (!result.fd) result.error = errno;

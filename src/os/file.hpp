@@ -58,6 +58,9 @@ private:
     bool live_ = false;
 };
 
+/// The machine that this process runs on: for probes on itself, whatever root is looked at.
+const Root& own_root();
+
 /// Reads to the end of an open file.
 TextResult read_text(int fd);
 

@@ -11,6 +11,14 @@ namespace pagesift::os {
 
 using namespace abi;
 
+namespace {
+// A read covers whole runs, so that frames mapped twice, whose runs overlap, need no care.
+constexpr std::uint32_t longest_run = 4096;
+constexpr std::uint64_t most_frames = 8192;
+// A skipped frame costs about a third of a system call, so small gaps are read over.
+constexpr std::uint64_t widest_gap = 4;
+} // namespace
+
 std::vector<FrameRun> sorted_frame_runs(std::span<const std::uint64_t> entries) {
     std::vector<FrameRun> runs;
     bool sorted = true;
@@ -21,7 +29,8 @@ std::vector<FrameRun> sorted_frame_runs(std::span<const std::uint64_t> entries) 
         if (pfn == 0) continue;
         if (!runs.empty()) {
             FrameRun& last = runs.back();
-            if (last.pfn + last.count == pfn && last.index + last.count == i) {
+            if (last.pfn + last.count == pfn && last.index + last.count == i &&
+                last.count < longest_run) {
                 ++last.count;
                 continue;
             }
@@ -37,39 +46,24 @@ std::vector<FrameRun> sorted_frame_runs(std::span<const std::uint64_t> entries) 
 
 namespace {
 
-// A skipped frame costs about a third of a system call, so small gaps are read over.
-constexpr std::uint64_t widest_gap = 4;
-constexpr std::size_t most_frames = 8192;
-
 /// Calls @p sink(first frame, words, runs) for each stretch of @p runs that one read covers.
-/// A run longer than the buffer is cut; @p runs is used up front to back.
 template <class Sink>
-void for_each_stretch(int fd, std::span<const FrameRun> runs, std::vector<std::uint64_t>& buffer,
-                      Sink&& sink) {
-    std::size_t i = 0;
-    std::uint32_t offset = 0; // frames of runs[i] that are done
-    std::vector<FrameRun> parts;
-    while (i < runs.size()) {
-        parts.clear();
-        const std::uint64_t first = runs[i].pfn + offset;
+void for_each_stretch(int fd, std::span<const FrameRun> runs, Sink&& sink) {
+    std::vector<std::uint64_t> buffer;
+    for (std::size_t i = 0; i < runs.size();) {
+        const std::size_t begin = i;
+        const std::uint64_t first = runs[i].pfn;
         std::uint64_t end = first;
-        while (i < runs.size()) {
-            const std::uint64_t start = runs[i].pfn + offset;
-            if (!parts.empty() && (start > end + widest_gap || start + 1 > first + most_frames))
-                break;
-            const auto left = static_cast<std::uint32_t>(
-                std::min<std::uint64_t>(runs[i].count - offset, first + most_frames - start));
-            parts.push_back({start, runs[i].index + offset, left});
-            end = std::max(end, start + left);
-            offset += left;
-            if (offset < runs[i].count) break;
-            offset = 0;
+        do {
+            end = std::max(end, runs[i].pfn + runs[i].count);
             ++i;
-        }
+        } while (i < runs.size() && runs[i].pfn <= end + widest_gap &&
+                 runs[i].pfn + runs[i].count <= first + most_frames);
         buffer.resize(end - first);
         const auto n = read_words(fd, first, buffer);
         const auto got = static_cast<std::size_t>(std::max<std::int64_t>(n, 0));
-        sink(first, std::span{buffer}.first(got), std::span<const FrameRun>{parts});
+        sink(first, std::span<const std::uint64_t>{buffer}.first(got),
+             runs.subspan(begin, i - begin));
     }
 }
 
@@ -155,8 +149,7 @@ void FrameReader::read(PageBlock& block) const {
     block.flags.assign(block.entries.size(), 0);
     if (runs.empty()) return;
     Folios folios{flags_.get()};
-    std::vector<std::uint64_t> buffer;
-    for_each_stretch(flags_.get(), runs, buffer, [&](std::uint64_t first, auto words, auto parts) {
+    for_each_stretch(flags_.get(), runs, [&](std::uint64_t first, auto words, auto parts) {
         folios.window(first, words);
         for (const FrameRun& run : parts) {
             for (std::uint32_t i = 0; i < run.count; ++i) {
@@ -185,7 +178,8 @@ void FrameReader::read_counts(PageBlock& block, std::span<const FrameRun> runs) 
             if (block.entries[index] & PM_MMAP_EXCLUSIVE) continue;
             if (block.flags[index] & kpf(KPF_ZERO_PAGE)) continue;
             FrameRun* last = shared.empty() ? nullptr : &shared.back();
-            if (last && last->pfn + last->count == run.pfn + i && last->index + last->count == index)
+            if (last && last->pfn + last->count == run.pfn + i && last->index + last->count == index &&
+                last->count < longest_run)
                 ++last->count;
             else
                 shared.push_back({run.pfn + i, index, 1});
@@ -193,8 +187,7 @@ void FrameReader::read_counts(PageBlock& block, std::span<const FrameRun> runs) 
     }
     if (shared.empty()) return;
     block.map_counts.assign(block.entries.size(), 0);
-    std::vector<std::uint64_t> buffer;
-    for_each_stretch(counts_.get(), shared, buffer, [&](std::uint64_t first, auto words, auto parts) {
+    for_each_stretch(counts_.get(), shared, [&](std::uint64_t first, auto words, auto parts) {
         for (const FrameRun& run : parts)
             for (std::uint32_t i = 0; i < run.count && run.pfn + i - first < words.size(); ++i)
                 block.map_counts[run.index + i] =

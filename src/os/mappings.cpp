@@ -168,11 +168,7 @@ void MappingReader::add_smaps(std::vector<Mapping>& mappings) const {
         if (!text.vm_flags) return; // before 3.8, or cut short
         SmapsFacts facts;
         facts.vm_flags = std::move(*text.vm_flags);
-        const auto field = [&](const char* key) -> std::optional<std::uint64_t> {
-            const auto found = text.fields.find(key);
-            if (found == text.fields.end()) return {};
-            return found->second;
-        };
+        const auto field = [&](std::string_view key) { return text.fields.find(key); };
         facts.rss_bytes = field("Rss");
         facts.swap_bytes = field("Swap");
         facts.referenced_bytes = field("Referenced");
@@ -196,11 +192,8 @@ void MappingReader::add_smaps(std::vector<Mapping>& mappings) const {
 }
 
 bool needs_smaps(const Mapping& mapping) {
-    // Reading a large shared mapping's totals is cheaper than asking for each of its pages.
-    static constexpr std::uint64_t large_bytes = 64 << 20;
     return mapping.backing == Backing::device ||
-           (mapping.backing == Backing::hugetlb && mapping.shared) ||
-           (mapping.backing == Backing::shmem && mapping.range.size().value >= large_bytes);
+           (mapping.backing == Backing::hugetlb && mapping.shared);
 }
 
 void apply_vm_flags(Mapping& mapping) {

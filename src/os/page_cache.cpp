@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "os/page_cache.hpp"
 
+#include "os/scan.hpp"
 #include "pagesift/abi.hpp"
 
 #include <algorithm>
@@ -45,21 +46,21 @@ bool may_ask_mincore(int fd) {
     struct stat status {};
     if (::fstat(fd, &status) != 0) return false;
     if (status.st_uid == ::geteuid()) return true;
-    const std::string path = fmt::format("/proc/self/fd/{}", fd);
-    errno = EPERM;
-    return ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) == 0;
+    return ::faccessat(fd, "", W_OK, AT_EACCESS | AT_EMPTY_PATH) == 0;
 }
 
-/// A shmem file's blocks are its pages in memory and in swap. When the mapping shows the whole file
-/// and its Rss and Swap add up to exactly these, no page is in memory without being mapped here.
-bool is_rest_swapped(int fd, const Mapping& mapping) {
-    struct stat status {};
-    if (!mapping.shared || mapping.offset != 0 || !mapping.smaps || !mapping.smaps->rss_bytes ||
-        !mapping.smaps->swap_bytes || ::fstat(fd, &status) != 0 || status.st_size < 0 || status.st_blocks < 0)
-        return false;
-    return static_cast<std::uint64_t>(status.st_size) <= mapping.range.size().value &&
-           static_cast<std::uint64_t>(status.st_blocks) * 512 ==
-               *mapping.smaps->rss_bytes + *mapping.smaps->swap_bytes;
+/// Swap of the mapping that begins at @p start, from this process's own smaps. The kernel answers
+/// for a mapping of a whole shmem file from one counter (fs/proc, mm/shmem.c:shmem_swap_usage).
+std::optional<std::uint64_t> own_swap_bytes(std::uint64_t start) {
+    std::optional<std::uint64_t> swap;
+    const auto keep = [&](procfs::MappingText&& text) {
+        // The view may have merged with a neighbour: then the figure is not its own.
+        if (text.mapping.range.start.value == start) swap = text.fields.find("Swap");
+    };
+    procfs::MapsParser parser;
+    parser.feed(own_root().read_text("proc/self/smaps").text, keep);
+    parser.finish(keep);
+    return swap;
 }
 
 } // namespace
@@ -68,9 +69,10 @@ MappedFile::~MappedFile() {
     if (view) ::munmap(view, view_bytes);
 }
 
-PageCache::PageCache(const Root& root, std::string base, CacheMethods methods,
+PageCache::PageCache(const Root& root, std::string base, int pagemap_fd, CacheMethods methods,
                      std::uint64_t page_size, GapLog& gaps)
-    : root_(root), base_(std::move(base)), methods_(methods), page_size_(page_size), gaps_(gaps) {}
+    : root_(root), base_(std::move(base)), pagemap_fd_(pagemap_fd), methods_(methods),
+      page_size_(page_size), gaps_(gaps) {}
 
 std::shared_ptr<MappedFile> PageCache::file(const Mapping& mapping) {
     static constexpr std::size_t most_open = 16;
@@ -97,13 +99,13 @@ std::shared_ptr<MappedFile> PageCache::open(const Mapping& mapping) const {
         if (::fstatfs(handle.fd.get(), &file_system) == 0)
             found->shmem =
                 static_cast<std::uint64_t>(file_system.f_type) == abi::TMPFS_MAGIC;
-        const std::string self = fmt::format("/proc/self/fd/{}", handle.fd.get());
         // NONBLOCK: an open that would break somebody's lease is refused instead.
-        found->fd = Fd{::open(self.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)};
-        found->error = found->fd ? 0 : errno;
+        auto opened = own_root().open(fmt::format("proc/self/fd/{}", handle.fd.get()),
+                                      O_RDONLY | O_NONBLOCK);
+        found->fd = std::move(opened.fd);
+        found->error = opened.error;
         if (!found->fd) return false;
         found->may_mincore = may_ask_mincore(found->fd.get());
-        found->rest_is_swapped = found->shmem && is_rest_swapped(found->fd.get(), mapping);
         void* view = ::mmap(nullptr, mapping.range.size().value, PROT_NONE, MAP_SHARED,
                             found->fd.get(), static_cast<off_t>(mapping.offset));
         if (view != MAP_FAILED) {
@@ -111,6 +113,7 @@ std::shared_ptr<MappedFile> PageCache::open(const Mapping& mapping) const {
             found->view_bytes = mapping.range.size().value;
             found->first_page = mapping.offset / page_size_;
         }
+        if (found->shmem) judge_rest(mapping, *found);
         return true;
     };
     const auto link = fmt::format("{}/map_files/{:x}-{:x}", base_, mapping.range.start.value,
@@ -125,6 +128,32 @@ std::shared_ptr<MappedFile> PageCache::open(const Mapping& mapping) const {
         if (take(base_ + "/fd/" + name, true)) return found;
     found->error = refused != 0 ? refused : ENOENT;
     return found;
+}
+
+/// A shmem file's blocks are its pages in memory and in swap; how many are in swap, a mapping of the
+/// whole of it tells. When none are, or when all the others are mapped by the target, what has data
+/// and no entry needs no further question. Worth it for many pages only.
+void PageCache::judge_rest(const Mapping& mapping, MappedFile& file) const {
+    static constexpr std::uint64_t worth_bytes = 16 << 20;
+    struct stat status {};
+    if (mapping.range.size().value < worth_bytes || !mapping.shared || mapping.offset != 0 ||
+        !file.view || ::fstat(file.fd.get(), &status) != 0 || status.st_blocks < 0 ||
+        static_cast<std::uint64_t>(status.st_size) > mapping.range.size().value)
+        return;
+    const auto swap = own_swap_bytes(reinterpret_cast<std::uintptr_t>(file.view));
+    if (!swap) return;
+    if (*swap == 0) {
+        file.rest = Cache::cached;
+        return;
+    }
+    std::uint64_t mapped = 0;
+    const ScanQuery present{0, abi::PAGE_IS_PRESENT, 0, abi::PAGE_IS_PRESENT};
+    const int error = scan_pagemap(pagemap_fd_, mapping.range, present, [&](const auto& region) {
+        mapped += region.end - region.start;
+        return true;
+    });
+    if (error == 0 && mapped + *swap == static_cast<std::uint64_t>(status.st_blocks) * 512)
+        file.rest = Cache::absent;
 }
 
 void PageCache::read(const Mapping& mapping, PageBlock& block) {
@@ -260,8 +289,8 @@ void PageCache::fill_shmem(const Mapping& mapping, const MappedFile& file, std::
 /// cachestat alone would do, but it looks up the history of every swapped page: 200 ns and more.
 void PageCache::fill_shmem_data(const Mapping& mapping, const MappedFile& file, std::uint64_t page,
                                 std::span<Cache> out) {
-    if (file.rest_is_swapped) {
-        std::fill(out.begin(), out.end(), Cache::absent);
+    if (file.rest) {
+        std::fill(out.begin(), out.end(), *file.rest);
         return;
     }
     std::vector<unsigned char> resident(out.size());

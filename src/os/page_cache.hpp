@@ -22,8 +22,8 @@ struct MappedFile {
     bool shmem = false;
     int error = 0; ///< errno of the refused open; 0: fd can be asked
     bool may_mincore = false; ///< mincore tells the truth
-    /// Every page of the file is mapped here or in swap: what has data and no entry is in swap.
-    bool rest_is_swapped = false;
+    /// What a page that has data and no entry is, where that is the same for all of them.
+    std::optional<Cache> rest;
     /// The same part of the file in this process, without access, for mincore. Nothing is ever
     /// faulted in through it.
     void* view = nullptr;
@@ -39,8 +39,8 @@ struct CacheMethods {
 
 class PageCache {
 public:
-    PageCache(const Root& root, std::string base, CacheMethods methods, std::uint64_t page_size,
-              GapLog& gaps);
+    PageCache(const Root& root, std::string base, int pagemap_fd, CacheMethods methods,
+              std::uint64_t page_size, GapLog& gaps);
 
     /// Fills block.cache for the none entries of @p block. A uniform block stays uniform when one
     /// answer holds for all of it; else it is cut to the pages up to the first change.
@@ -53,6 +53,7 @@ public:
 private:
     std::shared_ptr<MappedFile> file(const Mapping& mapping);
     std::shared_ptr<MappedFile> open(const Mapping& mapping) const;
+    void judge_rest(const Mapping& mapping, MappedFile& file) const;
     Cache uniform_answer(const MappedFile& file, std::uint64_t page, std::uint64_t& pages) const;
     void fill(const Mapping& mapping, const MappedFile& file, std::uint64_t page,
               std::span<Cache> out);
@@ -71,6 +72,7 @@ private:
 
     const Root& root_;
     std::string base_;
+    int pagemap_fd_;
     CacheMethods methods_;
     std::uint64_t page_size_;
     GapLog& gaps_;

@@ -29,12 +29,12 @@ Scratch::~Scratch() { ::munmap(raw_, raw_bytes_); }
 
 namespace {
 
-Fd open_own(const char* name) { return Fd{::open(name, O_RDONLY | O_CLOEXEC)}; }
+Fd open_own(const char* name) { return own_root().open(name, O_RDONLY).fd; }
 
 std::size_t own_page_size() { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
 
 std::optional<std::uint64_t> own_entry(Address address) {
-    const Fd pagemap = open_own("/proc/self/pagemap");
+    const Fd pagemap = open_own("proc/self/pagemap");
     std::uint64_t entry = 0;
     if (read_words(pagemap.get(), address.value / own_page_size(), {&entry, 1}) != 1) return {};
     return entry;
@@ -61,7 +61,7 @@ std::optional<bool> probe_frames_visible() {
 }
 
 std::optional<bool> probe_ksm_flag() {
-    const Fd flags_file = open_own("/proc/kpageflags");
+    const Fd flags_file = open_own("proc/kpageflags");
     if (!flags_file) return {};
     const Scratch page{own_page_size(), own_page_size()};
     page.data()[0] = 1;
@@ -82,7 +82,7 @@ std::optional<bool> probe_soft_dirty() {
 }
 
 bool probe_pagemap_scan(std::uint64_t category) {
-    const Fd pagemap = open_own("/proc/self/pagemap");
+    const Fd pagemap = open_own("proc/self/pagemap");
     const Scratch page{own_page_size(), own_page_size()};
     const AddressRange range{page.address(), page.address() + Bytes{own_page_size()}};
     return pagemap &&
@@ -91,7 +91,7 @@ bool probe_pagemap_scan(std::uint64_t category) {
 }
 
 bool probe_procmap_query() {
-    const Fd maps = open_own("/proc/self/maps");
+    const Fd maps = open_own("proc/self/maps");
     abi::procmap_query query{};
     query.size = sizeof query;
     query.query_flags = abi::PROCMAP_QUERY_COVERING_OR_NEXT_VMA;
@@ -102,7 +102,7 @@ std::optional<bool> probe_located_tables(const HostFacts& host) {
     // Two slots: in the first a page is touched and given back, which leaves its table (less than
     // a slot is given back, so no kernel frees it); the second never gets one.
     const std::uint64_t slot = host.slot_bytes();
-    const Fd pagemap = open_own("/proc/self/pagemap");
+    const Fd pagemap = open_own("proc/self/pagemap");
     if (!pagemap || slot > (std::uint64_t{64} << 20)) return {};
     const Scratch memory{2 * slot, slot};
     memory.data()[0] = 1;
@@ -125,7 +125,7 @@ std::optional<bool> probe_pt_reclaim(const HostFacts& host) {
     const std::uint64_t slot = host.slot_bytes();
     if (slot > (std::uint64_t{64} << 20)) return {};
     const auto tables = []() -> std::optional<std::uint64_t> {
-        const Fd status = open_own("/proc/self/status");
+        const Fd status = open_own("proc/self/status");
         return procfs::parse_status(read_text(status.get()).text).vm_pte_bytes;
     };
     static constexpr std::uint64_t slots = 8;

@@ -35,7 +35,7 @@ ProcessSource::ProcessSource(std::uint32_t pid, std::shared_ptr<const HostFacts>
         std::any_of(host_->swaps.begin(), host_->swaps.end(), [](const procfs::SwapArea& area) {
             return !area.name.starts_with("/dev/zram");
         });
-    cache_.emplace(root_, base_, methods, host_->page_size, gaps_);
+    cache_.emplace(root_, base_, pagemap_.get(), methods, host_->page_size, gaps_);
     contents_.emplace(root_, base_, pid, pagemap_.get(), host_->page_size, gaps_);
     if (frames_.flags_error() != 0)
         gaps_.add({"kpageflags", std::nullopt,
@@ -53,8 +53,7 @@ void ProcessSource::choose_base() {
                                                                 : ErrorKind::denied,
                     fmt::format("pid {}", pid_), 0, "",
                     stat.error == ENOENT ? "no such process"
-                                         : fmt::format("/proc/{}/stat: {}", pid_,
-                                                       errno_name(stat.error))};
+                                         : "stat: " + errno_name(stat.error)};
     start_time_ = procfs::parse_start_time(stat.text).value_or(0);
     const auto status = procfs::parse_status(root_.read_text(base_ + "/status").text);
     if (status.tgid && *status.tgid != pid_)
@@ -126,8 +125,9 @@ void ProcessSource::read_block(const Mapping& mapping, AddressRange wanted, cons
     block.clear();
     if (mapping.backing == Backing::special) {
         gaps_.add({"pagemap", mapping.range,
-                   "entries of mappings without struct pages (VM_PFNMAP, VM_IO) are hidden", "",
-                   false});
+                   "entries of mappings without struct pages (VM_PFNMAP, VM_IO) are hidden; all "
+                   "their pages are taken as present",
+                   "", false});
         block.range = wanted;
         block.uniform = true;
         block.entries.assign(1, 0);

@@ -2,6 +2,7 @@
 #include "pagesift/procfs.hpp"
 #include "procfs/scan.hpp"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -53,6 +54,27 @@ std::optional<AddressRange> parse_range(std::string_view text) {
     return AddressRange{Address{*start}, Address{*end}};
 }
 
+/// "   12 kB" in bytes, "  7" as it stands. A process has twenty of these a mapping, so the usual
+/// form takes a short way.
+std::optional<std::uint64_t> parse_size_value(std::string_view text) {
+    const auto first = std::min(text.find_first_not_of(' '), text.size());
+    std::size_t end = first;
+    std::uint64_t number = 0;
+    constexpr std::size_t sure_digits = 15; // times 1024 still fits
+    for (; end < text.size() && end - first < sure_digits; ++end) {
+        const char c = text[end];
+        if (c < '0' || c > '9') break;
+        number = number * 10 + static_cast<unsigned char>(c - '0');
+    }
+    const auto unit = text.substr(end);
+    if (end > first && unit == " kB") return number * 1024;
+    if (end > first && unit.empty()) return number;
+    const auto long_number = to_number(take_word(text));
+    const bool kilobytes = trim(text) == "kB";
+    if (!long_number || (kilobytes && *long_number >= (std::uint64_t{1} << 54))) return {};
+    return kilobytes ? *long_number * 1024 : *long_number;
+}
+
 bool is_permissions(std::string_view text) {
     const auto one_of = [](char c, const char* set) { return c == set[0] || c == set[1]; };
     return text.size() == 4 && one_of(text[0], "r-") && one_of(text[1], "w-") &&
@@ -66,8 +88,10 @@ VmFlags parse_vm_flags(std::string_view codes) {
     while (true) {
         const auto code = take_word(codes);
         if (code.empty()) return flags;
+        if (code.size() != 2) continue;
         for (const auto& [name, flag] : vm_flag_codes)
-            if (code == name) flags.bits |= static_cast<std::uint32_t>(flag);
+            if (code[0] == name[0] && code[1] == name[1])
+                flags.bits |= static_cast<std::uint32_t>(flag);
     }
 }
 
@@ -115,50 +139,64 @@ void MapsParser::finish(const Sink& sink) {
 }
 
 void MapsParser::deliver(const Sink& sink) {
-    if (!open_) return;
-    MappingText text = std::move(*open_);
-    open_.reset();
-    const std::uint64_t start = text.mapping.range.start.value;
-    if (start < last_end_) {
+    if (!has_text_) return;
+    has_text_ = false;
+    AddressRange& range = text_.mapping.range;
+    if (range.start.value < last_end_) {
         ++overlapping_;
-        if (text.mapping.range.end.value <= last_end_) return;
-        if (text.mapping.inode != 0) text.mapping.offset += last_end_ - start;
-        text.mapping.range.start = Address{last_end_};
+        if (range.end.value <= last_end_) return;
+        if (text_.mapping.inode != 0) text_.mapping.offset += last_end_ - range.start.value;
+        range.start = Address{last_end_};
         // Its sizes speak of the whole mapping, so they say nothing of what is left of it.
-        text.fields.clear();
+        text_.fields.clear();
     }
-    last_end_ = text.mapping.range.end.value;
-    sink(std::move(text));
+    last_end_ = range.end.value;
+    sink(std::move(text_));
 }
 
 void MapsParser::line(std::string_view text, const Sink& sink) {
     if (text.empty()) return;
     // A field's key begins with a capital letter, an address never does.
     if (text[0] >= 'A' && text[0] <= 'Z') {
-        const auto colon = text.find(':');
-        if (!open_ || colon == text.npos) {
-            ++ignored_;
-            return;
-        }
-        const auto key = text.substr(0, colon);
-        auto rest = text.substr(colon + 1);
-        if (key == "VmFlags") {
-            open_->vm_flags = parse_vm_flags(rest);
-            return;
-        }
-        const auto number = to_number(take_word(rest));
-        const bool kilobytes = trim(rest) == "kB";
-        if (number && (!kilobytes || *number < (std::uint64_t{1} << 54)))
-            open_->fields[std::string{key}] = kilobytes ? *number * 1024 : *number;
-        else
-            ++ignored_;
+        field(text);
         return;
     }
     deliver(sink);
-    if (auto mapping = parse_maps_line(text))
-        open_ = MappingText{std::move(*mapping), {}, {}};
-    else
+    auto mapping = parse_maps_line(text);
+    if (!mapping) {
         ++ignored_;
+        return;
+    }
+    text_.mapping = std::move(*mapping);
+    text_.fields.clear();
+    text_.vm_flags.reset();
+    has_text_ = true;
+}
+
+void MapsParser::field(std::string_view text) {
+    const auto colon = text.find(':');
+    if (!has_text_ || colon == text.npos) {
+        ++ignored_;
+        return;
+    }
+    const auto key = text.substr(0, colon);
+    const auto value = text.substr(colon + 1);
+    if (key == "VmFlags") text_.vm_flags = parse_vm_flags(value);
+    else if (const auto size = parse_size_value(value)) text_.fields.add(key, *size);
+    else ++ignored_;
+}
+
+void SizeFields::add(std::string_view key, std::uint64_t value) {
+    if (fields_ >= kept_.size()) kept_.emplace_back();
+    Field& field = kept_[fields_++];
+    if (field.key != key) field.key = key;
+    field.value = value;
+}
+
+std::optional<std::uint64_t> SizeFields::find(std::string_view key) const {
+    for (std::size_t i = std::min(fields_, kept_.size()); i-- > 0;)
+        if (kept_[i].key == key) return kept_[i].value;
+    return {};
 }
 
 } // namespace pagesift::procfs

@@ -23,7 +23,7 @@ SizeFields parse_size_fields(std::string_view text) {
         const auto colon = line.find(':');
         if (colon == line.npos) return;
         if (const auto bytes = kilobytes(line.substr(colon + 1)))
-            fields[std::string{line.substr(0, colon)}] = *bytes;
+            fields.add(line.substr(0, colon), *bytes);
     });
     return fields;
 }

@@ -6,7 +6,7 @@ namespace pagesift::report {
 std::string Columns::header(std::string_view last) const {
     std::vector<std::string> titles;
     for (const Column& column : columns_) titles.push_back(column.title);
-    return row(titles, last);
+    return row(titles, rest() == 0 ? "" : last);
 }
 
 std::string Columns::row(const std::vector<std::string>& cells, std::string_view last) const {

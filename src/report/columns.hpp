@@ -44,8 +44,8 @@ public:
         columns_.push_back({std::string{title}, width, align});
         used_ += width + 2;
     }
-    /// What is left for the last column, at least 8.
-    std::size_t rest() const { return total_ > used_ + 8 ? total_ - used_ : 8; }
+    /// What is left for the last column; 0, which leaves it out, where that is hardly anything.
+    std::size_t rest() const { return total_ >= used_ + 6 ? total_ - used_ : 0; }
 
     std::string header(std::string_view last) const;
     /// @p cells without the last column; a cell may carry colours when it is as wide as the column.

@@ -39,7 +39,8 @@ public:
         page_class(run.state, run.kind, run.marker);
         number(run.swap_type);
         number(run.swap_offset);
-        for (std::size_t i = 0; i < attribute_count; ++i) tri(run.attribute(static_cast<Attribute>(i)));
+        for (std::size_t i = 0; i < attribute_count; ++i)
+            tri(run.attribute(static_cast<Attribute>(i)));
         text(mappings_[run.mapping].name);
         end_row();
     }
@@ -148,7 +149,10 @@ private:
         word(word_of(marker).field);
     }
     void tri(std::optional<Tri> value) {
-        word(!value ? "mixed" : *value == Tri::unknown ? "" : *value == Tri::yes ? "true" : "false");
+        word(!value                   ? "mixed"
+             : *value == Tri::unknown ? ""
+             : *value == Tri::yes     ? "true"
+                                      : "false");
     }
     void text(std::string_view foreign) {
         out_.put(",\"");

@@ -92,10 +92,11 @@ void render_feature(const Screen& screen, const Feature& feature, std::size_t na
     const std::string mark = !feature.works   ? style.warn("?  ")
                              : *feature.works ? style.good("yes")
                                               : style.bad("no ");
-    const std::string name = pad_right(escape_text(feature.name), name_width);
+    const std::string name = escape_text(feature.name);
     const std::size_t indent = name_width + 7;
     const bool roomy = screen.width() >= indent + 30;
     const std::size_t column = roomy ? indent : 5;
+    const bool inline_detail = roomy && !feature.detail.empty();
     const auto paragraph = [&](std::string_view label, const std::string& text, bool first) {
         if (text.empty()) return;
         const std::string safe = std::string{label} + escape_text(text);
@@ -110,9 +111,9 @@ void render_feature(const Screen& screen, const Feature& feature, std::size_t na
             at = end + 1;
         }
     };
-    screen.out->put(fmt::format("{}  {}", mark, style.bold(name)));
-    if (roomy) screen.out->put("  ");
-    const bool inline_detail = roomy && !feature.detail.empty();
+    screen.out->put(fmt::format("{}  {}", mark,
+                                style.bold(inline_detail ? pad_right(name, name_width) : name)));
+    if (inline_detail) screen.out->put("  ");
     if (!inline_detail) screen.out->put('\n');
     paragraph("", feature.detail, inline_detail);
     if (feature.works == true && !screen.options.verbose) return;
@@ -124,17 +125,20 @@ void render_table(const Screen& screen, const HostFacts& host, std::span<const F
     screen.line(screen.style.bold(
         fmt::format("Linux {} on {}", escape_text(host.release.empty() ? "?" : host.release),
                     escape_text(host.machine.empty() ? "?" : host.machine))));
-    screen.line(fmt::format("pages of {}, page-table slots of {}", human_bytes(host.page_size),
-                            human_bytes(host.slot_bytes())));
+    screen.wrapped(fmt::format("pages of {}, page-table slots of {}", human_bytes(host.page_size),
+                               human_bytes(host.slot_bytes())),
+                   2);
     std::uint64_t size = 0, used = 0;
     for (const procfs::SwapArea& swap : host.swaps) {
         size += swap.size_bytes;
         used += swap.used_bytes;
     }
-    screen.line(host.swaps.empty() ? "no swap"
-                                   : fmt::format("{} swap area{}, {} of {} used", host.swaps.size(),
-                                                 host.swaps.size() == 1 ? "" : "s",
-                                                 human_bytes(used), human_bytes(size)));
+    screen.wrapped(host.swaps.empty()
+                       ? "no swap"
+                       : fmt::format("{} swap area{}, {} of {} used", host.swaps.size(),
+                                     host.swaps.size() == 1 ? "" : "s", human_bytes(used),
+                                     human_bytes(size)),
+                   2);
     screen.line();
     std::size_t name_width = 0, works = 0;
     for (const Feature& feature : features) {
@@ -149,9 +153,10 @@ void render_table(const Screen& screen, const HostFacts& host, std::span<const F
             screen.wrapped(fmt::format("{} = {}", escape_text(name), escape_text(value)), 2);
     }
     screen.line();
-    screen.line(fmt::format("{} of {} work here{}", works, features.size(),
-                            works == features.size() ? ""
-                                                     : "; what is missing is shown as ? or null"));
+    screen.wrapped(
+        fmt::format("{} of {} work here{}", works, features.size(),
+                    works == features.size() ? "" : "; what is missing shows as ? or null"),
+        2);
 }
 
 } // namespace

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "report/figures.hpp"
 
-#include <cmath>
-
 namespace pagesift::report {
 namespace {
 
@@ -85,14 +83,8 @@ RollupFigures rollup_figures(const Census& census) {
 std::optional<ZeroEstimate> zero_estimate(const Census& census) {
     if (census.want.zero == ZeroTest::off) return {};
     const Tally& t = census.totals;
-    ZeroEstimate e{t.content_asked, t.content_zero, t.content_candidates,
-                   wilson_interval(t.content_zero, t.content_asked), 0};
-    if (e.asked_pages != 0) {
-        const double share = static_cast<double>(e.zero_pages) / static_cast<double>(e.asked_pages);
-        e.likely_pages = static_cast<std::uint64_t>(
-            std::llround(share * static_cast<double>(e.candidate_pages)));
-    }
-    return e;
+    return ZeroEstimate{t.content_asked, t.content_zero, t.content_candidates,
+                        wilson_interval(t.content_zero, t.content_asked)};
 }
 
 std::string_view backing_word(Backing backing) {

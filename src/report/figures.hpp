@@ -57,7 +57,6 @@ RollupFigures rollup_figures(const Census& census);
 struct ZeroEstimate {
     std::uint64_t asked_pages = 0, zero_pages = 0, candidate_pages = 0;
     Interval share;
-    std::uint64_t likely_pages = 0;
 };
 /// Empty when no contents were asked for.
 std::optional<ZeroEstimate> zero_estimate(const Census& census);

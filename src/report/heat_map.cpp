@@ -16,16 +16,15 @@ struct HeatMap::Plan {
     std::uint64_t cells_a_row = 0;
     std::size_t digits = 0;
     std::vector<Cell> cells;
-    std::vector<std::uint64_t> rows;    ///< those that are drawn
-    std::vector<AddressRange> mapped;   ///< neighbours joined
-    bool selected = false;              ///< --where or --address left pages out
+    std::vector<std::uint64_t> rows;  ///< those that are drawn
+    std::vector<AddressRange> mapped; ///< neighbours joined
+    bool selected = false;            ///< --where or --address left pages out
 
     std::uint64_t row_bytes() const { return cells_a_row << shift; }
     std::uint64_t mapped_bytes(AddressRange range) const {
         std::uint64_t bytes = 0;
-        auto m = std::partition_point(mapped.begin(), mapped.end(), [&](const AddressRange& r) {
-            return r.end <= range.start;
-        });
+        auto m = std::partition_point(mapped.begin(), mapped.end(),
+                                      [&](const AddressRange& r) { return r.end <= range.start; });
         for (; m != mapped.end() && m->start < range.end; ++m)
             bytes += m->intersect(range).size().value;
         return bytes;
@@ -87,7 +86,8 @@ void HeatMap::add(const Run& run) {
     while (cells_.size() + ((end - start) >> shift_) + 2 > most_cells) coarsen(shift_ + 1);
     for (std::uint64_t at = start; at < end;) {
         const std::uint64_t index = at >> shift_;
-        const std::uint64_t room = (std::uint64_t{1} << shift_) - (at & ((std::uint64_t{1} << shift_) - 1));
+        const std::uint64_t room =
+            (std::uint64_t{1} << shift_) - (at & ((std::uint64_t{1} << shift_) - 1));
         const std::uint64_t bytes = std::min(room, end - at);
         if (cells_.empty() || cells_.back().index != index) cells_.push_back({index, {}});
         cells_.back().pages[cls] += bytes / page_size_;
@@ -106,7 +106,8 @@ HeatMap::Plan HeatMap::plan(const Screen& screen, const Census& census) const {
         const auto last = fmt::format("{:x}", cells_.back().index << shift_);
         plan.digits = std::max(plan.digits, last.size());
     }
-    const std::size_t room = screen.width() > plan.digits + 18 ? screen.width() - plan.digits - 2 : 16;
+    const std::size_t room =
+        screen.width() > plan.digits + 18 ? screen.width() - plan.digits - 2 : 16;
     plan.cells_a_row = room >= 128 ? 128 : room >= 32 ? room / 32 * 32 : 16;
     for (plan.shift = shift_; plan.shift < 63; ++plan.shift) {
         plan.cells = cells_at(plan.shift);
@@ -126,14 +127,17 @@ std::string HeatMap::draw_row(const Screen& screen, const Plan& plan, std::uint6
     const std::uint64_t whole = (std::uint64_t{1} << plan.shift) / page_size_;
     auto cell = std::partition_point(plan.cells.begin(), plan.cells.end(),
                                      [&](const Cell& c) { return c.index < first; });
-    std::string line = style.dim(pad_left(fmt::format("{:x}", first << plan.shift), plan.digits)) + "  ";
+    std::string line =
+        style.dim(pad_left(fmt::format("{:x}", first << plan.shift), plan.digits)) + "  ";
     // Neighbours of one look share their escape sequence.
     std::string same;
     std::size_t look = class_count * 2 + 1; // class, filled
     const auto flush = [&] {
         if (same.empty()) return;
         const std::size_t cls = look / 2;
-        line += cls >= class_count ? same : look % 2 ? style.fill(cls, same) : style.paint(cls, same);
+        line += cls >= class_count ? same
+                : look % 2         ? style.fill(cls, same)
+                                   : style.paint(cls, same);
         same.clear();
     };
     for (std::uint64_t i = first; i < first + plan.cells_a_row; ++i) {
@@ -157,8 +161,7 @@ std::string HeatMap::draw_row(const Screen& screen, const Plan& plan, std::uint6
         look = next;
         same += glyph;
     }
-    flush();
-    if (!screen.options.colour) line.erase(line.find_last_not_of(' ') + 1);
+    if (look != class_count * 2) flush(); // blanks at the end are not worth writing
     return line;
 }
 
@@ -171,7 +174,8 @@ void HeatMap::draw_fold(const Screen& screen, const Plan& plan, AddressRange ran
         text += fmt::format("{}{} {}", text.empty() ? "" : ", ", human_bytes(mapped),
                             plan.selected ? "not selected or none" : class_word(none_class));
     const std::string mark = pad_left(screen.style.unicode() ? "⋯" : "...", plan.digits);
-    screen.line(screen.style.dim(fmt::format("{}  {}", mark, text)));
+    screen.line(screen.style.dim(shorten(fmt::format("{}  {}", mark, text), screen.width(),
+                                         Keep::start, screen.style.unicode())));
 }
 
 void HeatMap::draw_legend(const Screen& screen, const Plan& plan, const Census& census) const {
@@ -185,7 +189,7 @@ void HeatMap::draw_legend(const Screen& screen, const Plan& plan, const Census& 
         for (const std::uint64_t n : cell.pages) pages += n;
         sparse = sparse || pages * 2 < (std::uint64_t{1} << plan.shift) / page_size_;
     }
-    drawn[none_class] = figures.of(State::none) != 0;
+    drawn[none_class] = !plan.selected && figures.of(State::none) != 0;
     screen.line();
     std::string line;
     std::size_t used = 0;
@@ -194,10 +198,9 @@ void HeatMap::draw_legend(const Screen& screen, const Plan& plan, const Census& 
         const std::uint64_t bytes =
             cls < state_count ? figures.states[cls] : figures.kinds[cls - state_count];
         const std::string letter(1, class_letter(cls));
-        const std::string word = cls >= state_count && class_word(cls) == "?"
-                                     ? "kind unknown"
-                                     : cls < state_count ? std::string{state_table()[cls].name}
-                                                         : std::string{class_word(cls)};
+        const std::string word = cls >= state_count && class_word(cls) == "?" ? "kind unknown"
+                                 : cls < state_count ? std::string{state_table()[cls].name}
+                                                     : std::string{class_word(cls)};
         const std::string text = fmt::format(" {} {}   ", word, screen.amounts(bytes));
         if (used != 0 && used + 1 + text.size() > screen.width()) {
             line.erase(line.find_last_not_of(' ') + 1);
@@ -205,11 +208,15 @@ void HeatMap::draw_legend(const Screen& screen, const Plan& plan, const Census& 
             line.clear();
             used = 0;
         }
-        line += (cls == none_class ? screen.style.paint(cls, letter) : screen.style.fill(cls, letter)) + text;
+        line +=
+            (cls == none_class ? screen.style.paint(cls, letter) : screen.style.fill(cls, letter)) +
+            text;
         used += 1 + text.size();
     }
     line.erase(line.find_last_not_of(' ') + 1);
     screen.line(line);
+    if (plan.selected)
+        screen.line(fmt::format("{} not selected or none", class_letter(none_class)));
     if (sparse)
         screen.wrapped(screen.style.dim("A small letter: less than half of the cell is not none. "
                                         "Blank: not mapped."),
@@ -232,14 +239,14 @@ void HeatMap::render(const Screen& screen, const Census& census) const {
         if (start < end) draw_fold(screen, plan, {start, end});
     };
     Address done = row_range(plan.rows.front(), plan.row_bytes()).start;
-    if (plan.mapped.front().start < done) fold(plan.mapped.front().start, done);
+    if (!plan.selected && plan.mapped.front().start < done) fold(plan.mapped.front().start, done);
     for (const std::uint64_t row : plan.rows) {
         const AddressRange range = row_range(row, plan.row_bytes());
         fold(done, range.start);
         screen.line(draw_row(screen, plan, row));
         done = range.end;
     }
-    fold(done, plan.mapped.back().end);
+    if (!plan.selected) fold(done, plan.mapped.back().end);
     draw_legend(screen, plan, census);
 }
 

@@ -14,7 +14,11 @@ namespace {
 class JsonSink {
 public:
     JsonSink(std::ostream& out, const ReportOptions& options)
-        : options_(options), out_(out), json_(out_), ranges_out_(ranges_), ranges_json_(ranges_out_) {
+        : options_(options),
+          out_(out),
+          json_(out_),
+          ranges_out_(ranges_),
+          ranges_json_(ranges_out_) {
         json_.begin_array();
     }
 
@@ -137,9 +141,8 @@ public:
 
     void run(const Run& run) {
         if (!options_.ranges) return;
-        line("range", [&](JsonWriter& json) {
-            write_run(json, run, mappings_[run.mapping], page_size_);
-        });
+        line("range",
+             [&](JsonWriter& json) { write_run(json, run, mappings_[run.mapping], page_size_); });
     }
 
     void page(const Page& page) {

@@ -37,7 +37,8 @@ void write_tables(JsonWriter& json, const PageTables& tables) {
     json.key("page_tables");
     json.begin_object();
     json.field("total_bytes", tables.total_bytes);
-    json.field("needed_tables", tables.partial ? std::nullopt : std::optional{tables.needed_tables});
+    json.field("needed_tables",
+               tables.partial ? std::nullopt : std::optional{tables.needed_tables});
     json.field("empty_tables", tables.empty_tables);
     json.field("located_tables", tables.located_tables);
     json.field("reclaimable_bytes", tables.reclaimable_bytes);
@@ -147,8 +148,8 @@ void write_totals(JsonWriter& json, const Census& census) {
     write_classes(json, figures, KnownKinds{census});
     json.field("rss_bytes", rollup.rss);
     json.field("pss_bytes", rollup.pss);
-    json.field("uss_bytes", counted ? std::optional{census.totals.private_pages * page_size}
-                                    : std::nullopt);
+    json.field("uss_bytes",
+               counted ? std::optional{census.totals.private_pages * page_size} : std::nullopt);
     json.field("swap_bytes", rollup.swap);
     json.field("anonymous_bytes", rollup.anonymous);
     write_tables(json, census.tables);

@@ -35,7 +35,8 @@ void Output::flush() {
     out_->write(buffer_.data(), static_cast<std::streamsize>(buffer_.size()));
     buffer_.clear();
     out_->flush();
-    if (!*out_) throw Error{ErrorKind::failed, "output", errno, {}, errno ? "" : "cannot be written"};
+    if (!*out_)
+        throw Error{ErrorKind::failed, "output", errno, {}, errno ? "" : "cannot be written"};
 }
 
 void append_json_text(std::string& out, std::string_view foreign) {

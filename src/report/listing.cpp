@@ -29,11 +29,13 @@ std::string class_cell(const Style& style, State state, Kind kind, Marker marker
     std::string text{class_word(cls)};
     if (marker != Marker::no_marker) text += fmt::format(" {}", word_of(marker).name);
     if (state == State::present && text == "?") text = "present ?";
-    return style.paint(cls, pad_right(text, width));
+    return style.paint(cls, text) + std::string(width > text.size() ? width - text.size() : 0, ' ');
 }
 
 std::string name_of(const Screen& screen, const Mapping& mapping, std::size_t width) {
-    return mapping.name.empty() ? screen.style.dim("(anonymous)") : screen.foreign(mapping.name, width);
+    return mapping.name.empty() ? screen.style.dim(shorten("(anonymous)", width, Keep::start,
+                                                           screen.style.unicode()))
+                                : screen.foreign(mapping.name, width);
 }
 
 /// "anon 80%, thp 20%": the largest classes of what is there, as many as fit into @p width.
@@ -80,8 +82,12 @@ public:
         permissions_ = address_ && width >= 80;
         size_ = width >= (addresses ? 80 : 60);
         swapped_ = width >= (addresses ? 110 : 40);
-        mostly_ = addresses ? (width >= 110 ? 24 : width >= 80 ? 13 : 0)
-                            : (width >= 80 ? 22 : width >= 66 ? 13 : 0);
+        mostly_ = addresses ? (width >= 110  ? 24
+                               : width >= 80 ? 13
+                                             : 0)
+                            : (width >= 80   ? 22
+                               : width >= 66 ? 13
+                                             : 0);
         if (address_) columns_.add("ADDRESS", range_ ? 2 * digits_ + 1 : digits_);
         if (permissions_) columns_.add("PERM", 4);
         if (size_) columns_.add("SIZE", amount, Align::right);
@@ -96,15 +102,16 @@ public:
         const Figures f = figures_of(entry.tally, page_size_);
         std::vector<std::string> cells;
         if (address_)
-            cells.push_back(range_ ? fmt::format("{:x}-{:x}", m.range.start.value, m.range.end.value)
-                                   : fmt::format("{:x}", m.range.start.value));
+            cells.push_back(range_
+                                ? fmt::format("{:x}-{:x}", m.range.start.value, m.range.end.value)
+                                : fmt::format("{:x}", m.range.start.value));
         if (permissions_) cells.push_back(m.permissions());
         if (size_) cells.push_back(screen_.amounts(m.range.size().value));
         cells.push_back(screen_.amounts(f.of(State::present)));
         if (swapped_) cells.push_back(swap_known(entry) ? screen_.amounts(f.swapped()) : "?");
         if (mostly_ != 0)
-            cells.push_back(shorten(mostly(f, mostly_), mostly_, Keep::start,
-                                    screen_.style.unicode()));
+            cells.push_back(
+                shorten(mostly(f, mostly_), mostly_, Keep::start, screen_.style.unicode()));
         screen_.line(columns_.row(cells, name_of(screen_, m, columns_.rest())));
     }
 
@@ -130,22 +137,22 @@ void render_top_mappings(const Screen& screen, const Census& census) {
     if (screen.options.top == 0) return;
     std::vector<std::pair<std::uint64_t, const MappingCensus*>> order;
     for (const MappingCensus& m : census.mappings)
-        if (m.tally.pages() != 0)
-            order.emplace_back(m.tally.state_pages(State::present), &m);
+        if (m.tally.pages() != 0) order.emplace_back(m.tally.state_pages(State::present), &m);
     const std::size_t shown = std::min(screen.options.top, order.size());
     const auto larger = [](const auto& a, const auto& b) {
         return a.first != b.first ? a.first > b.first
                                   : a.second->mapping.range.start < b.second->mapping.range.start;
     };
-    std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(shown), order.end(),
-                      larger);
+    std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(shown),
+                      order.end(), larger);
     if (shown == 0) return;
     std::vector<MappingCensus> top;
     for (std::size_t i = 0; i < shown; ++i) top.push_back(*order[i].second);
     screen.line();
     screen.line(screen.style.bold("Mappings") +
-                (shown < order.size() ? fmt::format(", {} of {} with the most present", shown, order.size())
-                                      : ""));
+                (shown < order.size()
+                     ? fmt::format(", {} of {} with the most present", shown, order.size())
+                     : ""));
     const MappingTable table{screen, top, census.host.page_size, false};
     for (const MappingCensus& m : top) table.add(m);
 }
@@ -158,9 +165,15 @@ void render_all_mappings(const Screen& screen, const Census& census) {
 
 Listing::Listing(const Screen& screen, Of of, std::span<const Mapping> mappings,
                  std::uint64_t page_size)
-    : screen_(screen), columns_(screen.width()), mappings_(mappings), page_size_(page_size),
-      address_width_(address_digits(mappings)), with_end_(screen.width() >= 96),
-      with_attributes_(screen.width() >= 60), with_details_(screen.width() >= 100) {
+    : screen_(screen),
+      columns_(screen.width()),
+      mappings_(mappings),
+      page_size_(page_size),
+      address_width_(address_digits(mappings)),
+      with_end_(screen.width() >= 96),
+      with_attributes_(screen.width() >= 60),
+      with_folio_(screen.width() >= 72),
+      with_details_(screen.width() >= (of == Of::ranges ? 100u : 120u)) {
     const bool ranges = of == Of::ranges;
     std::uint64_t largest = 0;
     for (const Mapping& m : mappings) largest = std::max(largest, m.range.size().value);
@@ -169,7 +182,7 @@ Listing::Listing(const Screen& screen, Of of, std::span<const Mapping> mappings,
     columns_.add("WHAT", 14);
     if (with_attributes_) columns_.add("ATTRIBUTES", attribute_count);
     if (!ranges) columns_.add("SHARERS", 7, Align::right);
-    if (!ranges && with_attributes_) columns_.add("FOLIO", 8, Align::right);
+    if (!ranges && with_folio_) columns_.add("FOLIO", 8, Align::right);
     if (!ranges && with_details_) columns_.add("FRAME", 10, Align::right);
     if (with_details_) columns_.add("SWAP", 14);
     screen_.line(screen_.style.dim(columns_.header("NAME")));
@@ -188,9 +201,8 @@ std::string swap_text(std::optional<unsigned> type, std::optional<std::uint64_t>
 void Listing::add(const Run& run) {
     const Mapping& mapping = mappings_[run.mapping];
     std::vector<std::string> cells;
-    cells.push_back(with_end_
-                        ? fmt::format("{:x}-{:x}", run.range.start.value, run.range.end.value)
-                        : fmt::format("{:x}", run.range.start.value));
+    cells.push_back(with_end_ ? fmt::format("{:x}-{:x}", run.range.start.value, run.range.end.value)
+                              : fmt::format("{:x}", run.range.start.value));
     cells.push_back(screen_.amounts(run.range.size().value));
     cells.push_back(class_cell(screen_.style, run.state, run.kind, run.marker, 14));
     if (with_attributes_) {
@@ -208,7 +220,8 @@ void Listing::add(const Run& run) {
 
 void Listing::add(const Page& page) {
     const Mapping& mapping = mappings_[page.mapping];
-    const bool present = page.cls.state == State::present;
+    const bool framed = page.cls.state == State::present && page.cls.kind != Kind::zero_page &&
+                        page.cls.kind != Kind::special;
     std::vector<std::string> cells{
         fmt::format("{:x}", page.address.value),
         class_cell(screen_.style, page.cls.state, page.cls.kind, page.cls.marker, 14)};
@@ -218,9 +231,9 @@ void Listing::add(const Page& page) {
             letters += letter_of(i, page.cls.attribute(static_cast<Attribute>(i)));
         cells.push_back(letters);
     }
-    const std::string unknown = present ? "?" : "";
+    const std::string unknown = framed ? "?" : "";
     cells.push_back(page.sharers ? fmt::format("{}", *page.sharers) : unknown);
-    if (with_attributes_)
+    if (with_folio_)
         cells.push_back(page.folio_pages ? human_bytes(*page.folio_pages * page_size_) : unknown);
     if (with_details_) {
         cells.push_back(page.pfn ? fmt::format("{:x}", *page.pfn) : unknown);
@@ -238,8 +251,8 @@ void Listing::finish() {
     if (!with_attributes_) return;
     std::string legend = "Attributes:";
     for (std::size_t i = 0; i < attribute_count; ++i)
-        legend += fmt::format(" {} {},", attribute_letters[i], attribute_table()[i].name);
-    legend += " - no, ? unknown, + some of the pages";
+        legend += fmt::format(" {}={},", attribute_letters[i], attribute_table()[i].name);
+    legend += " -=no, ?=unknown, +=some pages";
     screen_.line();
     screen_.wrapped(legend, 2);
 }

@@ -12,7 +12,8 @@ namespace {
 constexpr std::uint64_t min_bytes = 64 << 10; ///< less is not worth anybody's time
 
 /// The PTE tables that nothing needs. Kernel 6.14 and later free a table when MADV_DONTNEED has
-/// zapped all of it (CONFIG_PT_RECLAIM, mm/pt_reclaim.c); a table that several mappings share stays.
+/// zapped all of it (CONFIG_PT_RECLAIM, mm/pt_reclaim.c); a table that several mappings share
+/// stays.
 void add_empty_tables(const Census& census, std::vector<Saving>& savings) {
     const PageTables& tables = census.tables;
     const std::string command = "in the program: madvise(slot, length, MADV_DONTNEED)";
@@ -49,15 +50,20 @@ void add_zero_filled(const Census& census, std::vector<Saving>& savings) {
                            "freed when the kernel splits it"});
         return;
     }
-    const double candidates = static_cast<double>(estimate->candidate_pages) *
-                              static_cast<double>(census.host.page_size);
-    savings.push_back({"zero-filled pages, by sample",
-                       estimate->likely_pages * census.host.page_size, command,
+    // Only what is private can be dropped, so the estimate is scaled to its part of the hits.
+    const double page = static_cast<double>(census.host.page_size);
+    const double part = static_cast<double>(zero_filled_bytes(census)) /
+                        (static_cast<double>(estimate->zero_pages) * page);
+    const double candidates =
+        std::min(part, 1.0) * static_cast<double>(estimate->candidate_pages) * page;
+    const auto bytes = [&](double share) { return static_cast<std::uint64_t>(share * candidates); };
+    const double share =
+        static_cast<double>(estimate->zero_pages) / static_cast<double>(estimate->asked_pages);
+    if (bytes(share) == 0) return;
+    savings.push_back({"zero-filled pages, by sample", bytes(share), command,
                        fmt::format("{} to {} with 95 % confidence; --zero all tells",
-                                   human_bytes(static_cast<std::uint64_t>(
-                                       estimate->share.low * candidates)),
-                                   human_bytes(static_cast<std::uint64_t>(
-                                       estimate->share.high * candidates)))});
+                                   human_bytes(bytes(estimate->share.low)),
+                                   human_bytes(bytes(estimate->share.high)))});
 }
 
 /// A page that KSM merged and nobody else maps any more costs a ksm_rmap_item and a

@@ -31,13 +31,12 @@ public:
     void finish(); ///< the legend of the attribute letters
 
 private:
-
     Screen screen_;
     Columns columns_;
     std::span<const Mapping> mappings_;
     std::uint64_t page_size_;
     std::size_t address_width_;
-    bool with_end_, with_attributes_, with_details_;
+    bool with_end_, with_attributes_, with_folio_, with_details_;
     std::uint64_t lines_ = 0;
 };
 

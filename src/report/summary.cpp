@@ -9,7 +9,13 @@ namespace {
 
 constexpr std::size_t label_width = 16;
 constexpr std::size_t share_width = 6;
-constexpr std::size_t meaning_width = 51; ///< the longest meaning in the tables
+
+std::size_t longest_meaning() {
+    std::size_t longest = 0;
+    for (const Word& word : state_table()) longest = std::max(longest, word.meaning.size());
+    for (const Word& word : kind_table()) longest = std::max(longest, word.meaning.size());
+    return longest;
+}
 
 /// One line: label, figure, share of `whole`, bar, note.
 struct Row {
@@ -28,9 +34,9 @@ public:
         : screen_(&screen), amount_(screen.amounts.width(largest)) {
         const std::size_t fixed = label_width + amount_ + share_width + 4;
         const std::size_t room = screen.width() > fixed + 4 ? screen.width() - fixed : 4;
-        bar_ = room < 36 ? room : std::clamp<std::size_t>(room * 2 / 5, 16, 32);
+        bar_ = room < 36 ? room : std::clamp<std::size_t>(room / 3, 16, 28);
         note_ = room > bar_ + 10 ? room - bar_ - 2 : 0;
-        meanings_ = note_ >= meaning_width;
+        meanings_ = note_ >= longest_meaning();
     }
 
     void draw(const Row& row) const {
@@ -136,21 +142,26 @@ void draw_kinds(const Screen& screen, const Chart& chart, const Census& census,
     for (std::size_t i = 0; i < kind_count; ++i) kinds.push_back(static_cast<Kind>(i));
     std::stable_sort(kinds.begin(), kinds.end(),
                      [&](Kind a, Kind b) { return figures.of(a) > figures.of(b); });
-    std::string hidden;
     for (const Kind kind : kinds) {
         const std::size_t cls = class_of(State::present, kind);
         const auto bytes = known.bytes(figures, kind);
         if (bytes && *bytes != 0)
             chart.draw({label_of(cls), cls, bytes, whole, note_of(census, figures, screen, cls),
                         meaning_of(cls)});
-        if (!bytes && kind != Kind::zero_filled && kind != Kind::ksm_zero)
-            hidden += fmt::format("{}{}", hidden.empty() ? "" : ", ", word_of(kind).name);
     }
-    const std::size_t unknown = class_of(State::present, Kind::unknown);
-    if (!known.bytes(figures, Kind::zero_filled))
-        chart.draw({label_of(class_of(State::present, Kind::zero_filled)), unknown, {}, 0,
-                    note_of_zero(census), {}});
-    if (!hidden.empty()) chart.draw({"  " + hidden, unknown, {}, 0, "page flags are hidden", {}});
+    for (const Kind kind : kinds) {
+        // ksm-zero is a refinement; what hides it hides one of the others too.
+        if (known.bytes(figures, kind) || kind == Kind::ksm_zero) continue;
+        const bool contents = kind == Kind::zero_filled;
+        chart.draw({label_of(class_of(State::present, kind)),
+                    0,
+                    {},
+                    0,
+                    contents               ? note_of_zero(census)
+                    : !census.frames_known ? "page flags are hidden"
+                                           : "this kernel's flag cannot be trusted",
+                    {}});
+    }
 }
 
 void draw_states(const Screen& screen, const Chart& chart, const Census& census,
@@ -161,7 +172,8 @@ void draw_states(const Screen& screen, const Chart& chart, const Census& census,
     const auto rank = [&](State s) {
         return s == State::present ? ~std::uint64_t{0} : s == State::none ? 0 : figures.of(s);
     };
-    std::stable_sort(states.begin(), states.end(), [&](State a, State b) { return rank(a) > rank(b); });
+    std::stable_sort(states.begin(), states.end(),
+                     [&](State a, State b) { return rank(a) > rank(b); });
     for (const State state : states) {
         if (figures.of(state) == 0) continue;
         const std::size_t cls = class_of(state, Kind::not_present);
@@ -188,17 +200,28 @@ void draw_tables(const Chart& chart, const Census& census) {
     const std::uint64_t page = census.host.page_size;
     const std::size_t colour = class_of(State::marker, Kind::not_present);
     const std::uint64_t total = t.total_bytes.value_or(0);
-    chart.draw({"page tables", colour, t.total_bytes, 0,
+    chart.draw({"page tables",
+                colour,
+                t.total_bytes,
+                0,
                 t.partial || !t.total_bytes
                     ? ""
                     : fmt::format("{} tables, {} needed", total / page, t.needed_tables),
                 {}});
     const auto empty = t.empty_tables ? std::optional{*t.empty_tables * page} : std::nullopt;
-    chart.draw({"  empty", class_of(State::present, Kind::zero_filled), empty, 0,
-                empty_tables_note(t, census.host), {}});
+    chart.draw({"  empty",
+                class_of(State::present, Kind::zero_filled),
+                empty,
+                0,
+                empty_tables_note(t, census.host),
+                {}});
     if (t.marker_only_tables != 0)
-        chart.draw({"  marker-only", colour, t.marker_only_tables * page, 0,
-                    fmt::format("{} tables that hold markers and no page", t.marker_only_tables), {}});
+        chart.draw({"  marker-only",
+                    colour,
+                    t.marker_only_tables * page,
+                    0,
+                    fmt::format("{} tables that hold markers and no page", t.marker_only_tables),
+                    {}});
 }
 
 /// What KSM does for this process, and how the machine has it set.
@@ -210,10 +233,10 @@ void render_ksm(const Screen& screen, const Census& census) {
     };
     if (of("ksm_merging_pages") <= 0 && of("ksm_zero_pages") <= 0) return;
     const std::int64_t profit = of("ksm_process_profit");
-    std::string text = fmt::format("KSM: {} merged pages, {} as zero page, profit {}{}",
-                                   of("ksm_merging_pages"), of("ksm_zero_pages"),
-                                   profit < 0 ? "-" : "",
-                                   human_bytes(static_cast<std::uint64_t>(profit < 0 ? -profit : profit)));
+    std::string text =
+        fmt::format("KSM: {} merged pages, {} as zero page, profit {}{}", of("ksm_merging_pages"),
+                    of("ksm_zero_pages"), profit < 0 ? "-" : "",
+                    human_bytes(static_cast<std::uint64_t>(profit < 0 ? -profit : profit)));
     const auto setting = [&](const std::string& name) {
         const auto found = census.host.settings.find("ksm/" + name);
         if (found != census.host.settings.end())
@@ -230,8 +253,8 @@ void render_savings(const Screen& screen, const Census& census) {
     screen.line(screen.style.bold("What could be given back"));
     if (savings.empty()) screen.line("         -  nothing was found");
     for (const Saving& saving : savings) {
-        screen.line(fmt::format("{}  {}", pad_left(screen.amounts(saving.bytes), indent - 1),
-                                saving.what));
+        screen.line(
+            fmt::format("{}  {}", pad_left(screen.amounts(saving.bytes), indent - 1), saving.what));
         for (const std::string& text : {saving.command, saving.note}) {
             if (text.empty()) continue;
             const bool command = &text == &saving.command;
@@ -239,7 +262,8 @@ void render_savings(const Screen& screen, const Census& census) {
             for (std::size_t at = 0; at < lines.size();) {
                 const std::size_t end = std::min(lines.find('\n', at), lines.size());
                 const auto line = lines.substr(at, end - at);
-                screen.line(std::string(indent + 1, ' ') + (command ? line : screen.style.dim(line)));
+                screen.line(std::string(indent + 1, ' ') +
+                            (command ? line : screen.style.dim(line)));
                 at = end + 1;
             }
         }
@@ -265,17 +289,24 @@ void render_heading(const Screen& screen, const Census& census) {
     const RollupFigures rollup = rollup_figures(census);
     const Amounts& amounts = screen.amounts;
     const Figures figures = figures_of(census.totals, census.host.page_size);
-    std::string sizes = fmt::format("RSS {}, PSS {}, swap {}; {} in {} mappings",
-                                    amounts(rollup.rss), amounts(rollup.pss), amounts(rollup.swap),
-                                    amounts(figures.size), census.mappings.size());
-    screen.wrapped(sizes, 2);
+    std::size_t mappings = 0;
+    bool whole = true;
+    for (const MappingCensus& m : census.mappings) {
+        mappings += m.tally.pages() != 0;
+        whole = whole && m.whole;
+    }
+    screen.wrapped(fmt::format("RSS {}, PSS {}, swap {}; {} in {} mapping{}{}", amounts(rollup.rss),
+                               amounts(rollup.pss), amounts(rollup.swap), amounts(figures.size),
+                               mappings, mappings == 1 ? "" : "s", whole ? "" : ", a part of all"),
+                   2);
     const double ms = census.elapsed_seconds * 1000;
     std::string look = fmt::format("{} lens, {}", escape_text(census.lens),
                                    ms >= 1000 ? fmt::format("{:.1f} s", ms / 1000)
                                    : ms >= 10 ? fmt::format("{:.0f} ms", ms)
                                               : fmt::format("{:.1f} ms", ms));
     if (!census.host.release.empty()) look += ", Linux " + escape_text(census.host.release);
-    screen.line(screen.style.dim(shorten(look, screen.width(), Keep::start, screen.style.unicode())));
+    screen.line(
+        screen.style.dim(shorten(look, screen.width(), Keep::start, screen.style.unicode())));
     if (census.interrupted)
         screen.wrapped(screen.style.warn("interrupted: what was seen until then"), 2);
 }
@@ -312,7 +343,8 @@ void render_footer(const Screen& screen, const Census& census) {
             break;
         }
         const auto& [gap, count] = gaps[i];
-        std::string text = fmt::format("? {}: {}", escape_text(gap->source), escape_text(gap->reason));
+        std::string text =
+            fmt::format("? {}: {}", escape_text(gap->source), escape_text(gap->reason));
         if (count > 1) text += fmt::format(" ({} ranges)", count);
         if (count == 1 && gap->range)
             text += fmt::format(" ({:x}-{:x})", gap->range->start.value, gap->range->end.value);

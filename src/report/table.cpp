@@ -13,7 +13,8 @@ namespace {
 class TableSink {
 public:
     TableSink(std::ostream& out, const ReportOptions& options)
-        : options_(options), out_(out),
+        : options_(options),
+          out_(out),
           asked_(options.mappings || options.ranges || options.pages || options.map) {}
 
     void begin(const ProcessText& process, std::span<const Mapping> mappings) {

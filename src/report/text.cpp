@@ -23,10 +23,10 @@ constexpr std::array wide_blocks{
     Interval32{0x20000, 0x3fffd},
 };
 constexpr std::array combining_blocks{
-    Interval32{0x300, 0x36f},   Interval32{0x483, 0x489},   Interval32{0x591, 0x5bd},
-    Interval32{0x610, 0x61a},   Interval32{0x64b, 0x65f},   Interval32{0xe31, 0xe31},
-    Interval32{0xe34, 0xe3a},   Interval32{0xe47, 0xe4e},   Interval32{0x1ab0, 0x1aff},
-    Interval32{0x1dc0, 0x1dff}, Interval32{0x20d0, 0x20ff}, Interval32{0xfe00, 0xfe0f},
+    Interval32{0x300, 0x36f},   Interval32{0x483, 0x489},     Interval32{0x591, 0x5bd},
+    Interval32{0x610, 0x61a},   Interval32{0x64b, 0x65f},     Interval32{0xe31, 0xe31},
+    Interval32{0xe34, 0xe3a},   Interval32{0xe47, 0xe4e},     Interval32{0x1ab0, 0x1aff},
+    Interval32{0x1dc0, 0x1dff}, Interval32{0x20d0, 0x20ff},   Interval32{0xfe00, 0xfe0f},
     Interval32{0xfe20, 0xfe2f}, Interval32{0xe0100, 0xe01ef},
 };
 
@@ -55,7 +55,8 @@ Glyph next_glyph(std::string_view text) {
 }
 
 /// Middle tones of the 256-colour cube, readable on black and on white: blue and green for memory
-/// in ordinary use, violet for merged, orange for what may be waste, red for swap, grey for nothing.
+/// in ordinary use, violet for merged, orange for what may be waste, red for swap, grey for
+/// nothing.
 constexpr std::array<std::uint8_t, class_count> palette{
     244, // none
     108, // cached
@@ -146,8 +147,8 @@ std::string wrap(std::string_view text, std::size_t width, std::size_t indent) {
 }
 
 std::string_view class_word(std::size_t cls) {
-    const std::string_view name = cls < state_count ? state_table()[cls].name
-                                                    : kind_table()[cls - state_count].name;
+    const std::string_view name =
+        cls < state_count ? state_table()[cls].name : kind_table()[cls - state_count].name;
     return name == word_of(State::unknown).name ? "?" : name;
 }
 
@@ -163,7 +164,8 @@ std::string Style::paint(std::size_t cls, std::string_view text) const {
 }
 
 std::string Style::fill(std::size_t cls, std::string_view text) const {
-    const bool dark = std::find(dark_tones.begin(), dark_tones.end(), palette[cls]) != dark_tones.end();
+    const bool dark =
+        std::find(dark_tones.begin(), dark_tones.end(), palette[cls]) != dark_tones.end();
     return sgr(fmt::format("38;5;{};48;5;{}", dark ? 231 : 16, palette[cls]), text);
 }
 

@@ -8,6 +8,7 @@ constexpr std::uint64_t piece_pages = 65536;
 /// A mapping this many times larger than all that is resident is mostly holes.
 constexpr std::uint64_t sparse_factor = 16;
 constexpr std::uint64_t sparse_pieces = 64;
+constexpr std::size_t sparse_appetite = 512;
 
 std::vector<AddressRange> clip(AddressRange range, std::span<const AddressRange> only) {
     if (only.empty()) return {range};
@@ -53,6 +54,9 @@ void read_piece(Source& source, std::span<const Mapping> mappings, const Piece& 
                 const std::function<void(std::size_t mapping, const PageBlock&)>& sink) {
     PageBlock block;
     for (const Part& part : piece.parts) {
+        // A part larger than a piece is one that should be nearly empty.
+        if (part.range.size().value / source.host().page_size > piece_pages)
+            block.appetite = sparse_appetite;
         for (AddressRange rest = part.range; !rest.empty();) {
             source.read_block(mappings[part.mapping], rest, want, block);
             if (block.range.empty()) break;

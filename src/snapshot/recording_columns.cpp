@@ -93,7 +93,8 @@ void append_order(std::string& out, std::uint64_t value, Previous previous) {
 }
 std::optional<std::uint64_t> parse_order(std::string_view text, Previous previous) {
     if (text == "?") return PageBlock::unknown_order;
-    return parse_decimal<std::uint8_t>(text, previous);
+    const auto order = parse_decimal<std::uint8_t>(text, previous);
+    return order && *order < 64 ? order : std::nullopt;
 }
 
 template <class Enum> void append_enum(std::string& out, std::uint64_t value, Previous) {

@@ -292,6 +292,7 @@ void Reader::smaps(std::string_view rest) {
         if (key == "rss") facts->rss_bytes = number(value, "a size in bytes");
         if (key == "swap") facts->swap_bytes = number(value, "a size in bytes");
         if (key == "referenced") facts->referenced_bytes = number(value, "a size in bytes");
+        if (key == "hugetlb") facts->hugetlb_bytes = number(value, "a size in bytes");
     }
     process_->mappings.back().smaps = std::move(facts);
 }

@@ -48,7 +48,14 @@ RecordedSource::RecordedSource(std::shared_ptr<const HostFacts> host, RecordedPr
     sort_and_merge(process_.tables_owned);
 }
 
-void RecordedSource::read_block(const Mapping&, AddressRange wanted, const Want&,
+std::vector<Mapping> RecordedSource::mappings(const Want& want) {
+    const std::lock_guard lock{mutex_};
+    contents_missed_ |= want.zero != ZeroTest::off && process_.want.zero == ZeroTest::off;
+    cache_missed_ |= want.cache && !process_.want.cache;
+    return process_.mappings;
+}
+
+void RecordedSource::read_block(const Mapping&, AddressRange wanted, const Want& want,
                                 PageBlock& block) {
     block.clear();
     const std::uint64_t page_size = host_->page_size;
@@ -62,6 +69,8 @@ void RecordedSource::read_block(const Mapping&, AddressRange wanted, const Want&
     else if (extent != process_.extents.end()) end = std::min(last, extent->first);
     block.range = {Address{first * page_size}, Address{end * page_size}};
     if (!recorded) note_missing(block.range);
+    if (want.zero == ZeroTest::off) block.content.clear();
+    if (!want.cache) block.cache.clear();
 }
 
 /// Fills @p block from page @p first on and says where it ends.
@@ -131,6 +140,14 @@ std::vector<Gap> RecordedSource::gaps() const {
     sort_and_merge(missing);
     for (const AddressRange& range : missing)
         gaps.push_back({"recording", range, "these pages were not recorded", "", true});
+    if (contents_missed_)
+        gaps.push_back({"recording", std::nullopt,
+                        "contents were not read when the recording was made",
+                        "pagesift record --zero all", false});
+    if (cache_missed_)
+        gaps.push_back({"recording", std::nullopt,
+                        "the page cache was not asked when the recording was made",
+                        "pagesift record --file-cache on", false});
     if (missing_bytes_ != 0)
         gaps.push_back({"recording", std::nullopt,
                         fmt::format("{} more were not recorded", human_bytes(missing_bytes_)), "",

@@ -41,7 +41,7 @@ public:
 
     const HostFacts& host() const override { return *host_; }
     ProcessText process() override { return process_.text; }
-    std::vector<Mapping> mappings(const Want&) override { return process_.mappings; }
+    std::vector<Mapping> mappings(const Want& want) override;
     void read_block(const Mapping& mapping, AddressRange wanted, const Want& want,
                     PageBlock& block) override;
     std::optional<std::vector<AddressRange>>
@@ -60,6 +60,8 @@ private:
     mutable std::mutex mutex_;
     std::set<std::pair<std::uint64_t, std::uint64_t>> missing_; ///< asked for, never recorded
     std::uint64_t missing_bytes_ = 0; ///< beyond those that missing_ names
+    bool contents_missed_ = false;    ///< wanted, and not recorded
+    bool cache_missed_ = false;
 };
 
 } // namespace pagesift::snapshot

@@ -125,6 +125,7 @@ void RecordingWriter::State::one_mapping(const Mapping& m) {
     figure("rss", m.smaps->rss_bytes);
     figure("swap", m.smaps->swap_bytes);
     figure("referenced", m.smaps->referenced_bytes);
+    figure("hugetlb", m.smaps->hugetlb_bytes);
     words += " flags=";
     append_escaped(words, m.smaps->vm_flags.text);
     line("{}", words);

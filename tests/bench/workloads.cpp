@@ -7,42 +7,21 @@
 // memory cgroup. Both have names made from the process id, so that whoever started this program
 // can remove them after it was killed outright.
 
-#include <fcntl.h>
+#include "pressure.hpp"
+
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
-#include <sys/swap.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <chrono>
-#include <csignal>
-#include <cstdint>
-#include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <fstream>
 #include <functional>
-#include <iterator>
 #include <optional>
-#include <sstream>
-#include <stdexcept>
-#include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
-#include <vector>
+
+using namespace pagesift::bench;
 
 namespace {
-
-constexpr std::uint64_t kib = 1024;
-constexpr std::uint64_t mib = 1024 * kib;
-constexpr std::uint64_t gib = 1024 * mib;
-constexpr std::uint64_t tib = 1024 * gib;
-
-const std::uint64_t page_size = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-
-volatile std::sig_atomic_t stop_wanted = 0;
 
 struct Options {
     std::string name;
@@ -52,44 +31,16 @@ struct Options {
 
 using Facts = std::vector<std::pair<std::string, std::string>>;
 
-[[noreturn]] void fail(const std::string& subject) {
-    throw std::system_error(errno, std::generic_category(), subject);
-}
-
-void check_stop() {
-    if (stop_wanted != 0)
-        throw std::runtime_error("stopped by a signal");
-}
-
 std::uint64_t scaled(std::uint64_t bytes, double scale, std::uint64_t unit) {
     const auto units = static_cast<std::uint64_t>(static_cast<double>(bytes / unit) * scale);
     return (units == 0 ? 1 : units) * unit;
-}
-
-void write_text(const std::string& path, const std::string& text) {
-    const int fd = open(path.c_str(), O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        fail(path);
-    const ssize_t done = write(fd, text.data(), text.size());
-    const int error = errno;
-    close(fd);
-    if (done != static_cast<ssize_t>(text.size())) {
-        errno = error;
-        fail(path);
-    }
-}
-
-std::string read_text(const std::string& path) {
-    std::ifstream file(path);
-    return {std::istreambuf_iterator<char>(file), {}};
 }
 
 // Pages that no swap device can shorten and no zero test can confuse with zeroes.
 class Noise {
 public:
     void fill(std::uint64_t* page) {
-        for (std::uint64_t word = 0; word < page_size / 8; word += 8)
-            page[word] = next();
+        for (std::uint64_t word = 0; word < page_size / 8; word += 8) page[word] = next();
     }
 
     std::uint64_t next() {
@@ -108,8 +59,7 @@ public:
     Region(std::uint64_t bytes, int flags) : bytes_(bytes) {
         const int protection = PROT_READ | PROT_WRITE;
         void* start = mmap(nullptr, bytes, protection, MAP_ANONYMOUS | flags, -1, 0);
-        if (start == MAP_FAILED)
-            fail("mmap of " + std::to_string(bytes) + " bytes");
+        if (start == MAP_FAILED) fail("mmap of " + std::to_string(bytes) + " bytes");
         start_ = static_cast<std::byte*>(start);
         // Every figure is about 4 KiB pages: machines with THP=always must not differ. EINVAL is
         // what a kernel without transparent huge pages answers.
@@ -142,157 +92,6 @@ private:
     std::uint64_t bytes_;
 };
 
-// A swap file of this process alone, on while the object lives. Nothing may be left in it when it
-// goes, or swapoff has to read everything back: unmap first.
-class SwapFile {
-public:
-    SwapFile(const std::string& directory, std::uint64_t bytes)
-        : path_(directory + "/pagesift-bench-" + std::to_string(getpid()) + ".swap") {
-        try {
-            create(bytes);
-        } catch (...) {
-            unlink(path_.c_str());
-            throw;
-        }
-    }
-    SwapFile(const SwapFile&) = delete;
-    SwapFile& operator=(const SwapFile&) = delete;
-    ~SwapFile() {
-        if (swapoff(path_.c_str()) != 0)
-            std::perror("bench_workload: swapoff");
-        unlink(path_.c_str());
-    }
-
-    const std::string& path() const { return path_; }
-
-private:
-    void create(std::uint64_t bytes) {
-        const int fd = open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (fd < 0)
-            fail(path_);
-        try {
-            // Real writes: a file with holes is refused by swapon, and one made by fallocate on
-            // some file systems too.
-            std::vector<std::byte> block(4 * mib, std::byte{0});
-            set_header(block, bytes);
-            for (std::uint64_t done = 0; done < bytes; done += block.size()) {
-                check_stop();
-                if (pwrite(fd, block.data(), block.size(), static_cast<off_t>(done)) !=
-                    static_cast<ssize_t>(block.size()))
-                    fail(path_);
-                if (done == 0)
-                    std::memset(block.data(), 0, page_size);
-                if (done % (256 * mib) == 0)
-                    drop_cache(fd);
-            }
-            drop_cache(fd);
-        } catch (...) {
-            close(fd);
-            throw;
-        }
-        close(fd);
-        // Ahead of any other swap area of the machine.
-        if (swapon(path_.c_str(), SWAP_FLAG_PREFER | SWAP_FLAG_PRIO_MASK) != 0)
-            fail("swapon " + path_);
-    }
-
-    static void drop_cache(int fd) {
-        fdatasync(fd);
-        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    }
-
-    // What mkswap writes: union swap_header of include/linux/swap.h, version 1.
-    static void set_header(std::vector<std::byte>& block, std::uint64_t bytes) {
-        const std::uint32_t version = 1;
-        const auto last_page = static_cast<std::uint32_t>(bytes / page_size - 1);
-        std::memcpy(block.data() + 1024, &version, sizeof version);
-        std::memcpy(block.data() + 1028, &last_page, sizeof last_page);
-        std::memcpy(block.data() + page_size - 10, "SWAPSPACE2", 10);
-    }
-
-    std::string path_;
-};
-
-// A memory cgroup that holds this process, version 1 or 2, whichever has the memory controller.
-class MemoryCgroup {
-public:
-    explicit MemoryCgroup(std::uint64_t limit) {
-        find();
-        directory_ = root_ + "/pagesift-bench-" + std::to_string(getpid());
-        if (mkdir(directory_.c_str(), 0755) != 0)
-            fail(directory_);
-        try {
-            const char* file = unified_ ? "/memory.max" : "/memory.limit_in_bytes";
-            write_text(directory_ + file, std::to_string(limit));
-            write_text(directory_ + "/cgroup.procs", std::to_string(getpid()));
-        } catch (...) {
-            leave();
-            throw;
-        }
-    }
-    MemoryCgroup(const MemoryCgroup&) = delete;
-    MemoryCgroup& operator=(const MemoryCgroup&) = delete;
-    ~MemoryCgroup() { leave(); }
-
-    const std::string& directory() const { return directory_; }
-
-private:
-    void find() {
-        std::ifstream mounts("/proc/self/mounts");
-        std::string device, where, type, options, rest;
-        while (mounts >> device >> where >> type >> options && std::getline(mounts, rest)) {
-            const bool v1 = type == "cgroup" &&
-                            ("," + options + ",").find(",memory,") != std::string::npos;
-            const bool v2 = type == "cgroup2" && has_memory(where + "/cgroup.controllers");
-            if (!v1 && !v2)
-                continue;
-            root_ = where;
-            unified_ = v2;
-            find_home();
-            if (v2 && !has_memory(root_ + "/cgroup.subtree_control"))
-                write_text(root_ + "/cgroup.subtree_control", "+memory");
-            return;
-        }
-        throw std::runtime_error("no cgroup with a memory controller is mounted");
-    }
-
-    static bool has_memory(const std::string& path) {
-        std::istringstream words(read_text(path));
-        for (std::string word; words >> word;)
-            if (word == "memory")
-                return true;
-        return false;
-    }
-
-    // /proc/self/cgroup lines are "id:controllers:path"; version 2 is "0::path".
-    void find_home() {
-        std::istringstream lines(read_text("/proc/self/cgroup"));
-        for (std::string line; std::getline(lines, line);) {
-            const auto first = line.find(':');
-            const auto second = line.find(':', first + 1);
-            if (second == std::string::npos)
-                continue;
-            const auto controllers = "," + line.substr(first + 1, second - first - 1) + ",";
-            if (unified_ ? controllers == ",," : controllers.find(",memory,") != std::string::npos)
-                home_ = root_ + line.substr(second + 1);
-        }
-    }
-
-    void leave() noexcept {
-        try {
-            write_text(home_ + "/cgroup.procs", std::to_string(getpid()));
-        } catch (const std::exception& error) {
-            std::fprintf(stderr, "bench_workload: %s\n", error.what());
-        }
-        rmdir(directory_.c_str());
-    }
-
-    std::string root_;
-    std::string home_;
-    std::string directory_;
-    bool unified_ = false;
-};
-
 // What every workload does once it is built: say so, then wait.
 using Ready = std::function<void(const Facts&)>;
 
@@ -318,8 +117,7 @@ void build_shared16g(const Options& options, const Ready& ready) {
 void build_dense8g(const Options& options, const Ready& ready) {
     const Region region(scaled(8 * gib, options.scale, 2 * mib), MAP_PRIVATE | MAP_NORESERVE);
     Noise noise;
-    for (std::uint64_t page = 0; page < region.pages(); ++page)
-        noise.fill(region.page(page));
+    for (std::uint64_t page = 0; page < region.pages(); ++page) noise.fill(region.page(page));
     Facts facts;
     region.add_facts(facts);
     facts.emplace_back("written_pages", std::to_string(region.pages()));
@@ -328,8 +126,7 @@ void build_dense8g(const Options& options, const Ready& ready) {
 
 void build_sparse1t(const Options& options, const Ready& ready) {
     constexpr std::uint64_t touched = 64;
-    const Region region(scaled(tib, options.scale, touched * 2 * mib),
-                        MAP_PRIVATE | MAP_NORESERVE);
+    const Region region(scaled(tib, options.scale, touched * 2 * mib), MAP_PRIVATE | MAP_NORESERVE);
     for (std::uint64_t index = 0; index < touched; ++index)
         *region.at(region.bytes() / touched * index) = std::byte{1};
     Facts facts;
@@ -347,8 +144,7 @@ void build_mappings40k(const Options& options, const Ready& ready) {
     // Seven mappings of eight hold three pages, the eighth none.
     std::uint64_t written = 0;
     for (std::uint64_t index = 0; index < count; ++index) {
-        if (index % 8 == 7)
-            continue;
+        if (index % 8 == 7) continue;
         for (std::uint64_t page = 0; page + 1 < pages_each; ++page, ++written)
             *region.page(index * pages_each + page) = index + 1;
     }
@@ -391,9 +187,8 @@ struct Workload {
 };
 
 constexpr Workload workloads[] = {
-    {"shared16g", build_shared16g},         {"dense8g", build_dense8g},
-    {"sparse1t", build_sparse1t},           {"mappings40k", build_mappings40k},
-    {"zero4g", build_zero4g},
+    {"shared16g", build_shared16g},     {"dense8g", build_dense8g}, {"sparse1t", build_sparse1t},
+    {"mappings40k", build_mappings40k}, {"zero4g", build_zero4g},
 };
 
 std::optional<Options> parse_options(int argc, char** argv) {
@@ -411,8 +206,7 @@ std::optional<Options> parse_options(int argc, char** argv) {
         else
             return std::nullopt;
     }
-    if (options.name.empty() || !(options.scale > 0 && options.scale <= 1))
-        return std::nullopt;
+    if (options.name.empty() || !(options.scale > 0 && options.scale <= 1)) return std::nullopt;
     return options;
 }
 
@@ -420,8 +214,7 @@ std::optional<Options> parse_options(int argc, char** argv) {
 void catch_signals() {
     struct sigaction action = {};
     action.sa_handler = [](int) { stop_wanted = 1; };
-    for (const int signal : {SIGTERM, SIGINT, SIGHUP})
-        sigaction(signal, &action, nullptr);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaction(signal, &action, nullptr);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
 }
 
@@ -429,8 +222,7 @@ void wait_for_end_of_input() {
     char byte;
     while (stop_wanted == 0) {
         const ssize_t got = read(STDIN_FILENO, &byte, 1);
-        if (got == 0 || (got < 0 && errno != EINTR))
-            return;
+        if (got == 0 || (got < 0 && errno != EINTR)) return;
     }
 }
 
@@ -440,8 +232,7 @@ int main(int argc, char** argv) {
     const auto options = parse_options(argc, argv);
     const Workload* chosen = nullptr;
     for (const Workload& workload : workloads)
-        if (options && workload.name == options->name)
-            chosen = &workload;
+        if (options && workload.name == options->name) chosen = &workload;
     if (chosen == nullptr) {
         std::fputs("usage: bench_workload NAME [--scale F] [--scratch DIR]   (0 < F <= 1)\nnames:",
                    stderr);

@@ -21,7 +21,6 @@ namespace pagesift::live {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr double stress_seconds = 5;
 
 /// Nothing useful can be said of the target: an exit code of 1, a message, no answer.
 void check_refused(const Outcome& outcome) {
@@ -59,8 +58,10 @@ Outcome look(pid_t pid, double seconds = 20) {
         {.seconds = seconds});
 }
 
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
+/// Goes on for five seconds, and on a slow or busy machine until there were enough looks.
+bool goes_on(Clock::time_point start, std::size_t looks) {
+    const auto seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    return seconds < 5 || (looks < 20 && seconds < 60);
 }
 
 /// Maps, touches, splits and unmaps for ever, and counts what it did.
@@ -139,7 +140,7 @@ TEST_CASE("bad input: a process whose first thread has exited is read through an
         syscall(SYS_exit, 0); // ends this thread alone, and without unwinding the test
     });
     const auto outcome = look(child.pid());
-    CHECK(check_survived(outcome, Gone::impossible));
+    check_survived(outcome, Gone::impossible);
     const auto answer = json::parse(outcome.out, nullptr, false);
     REQUIRE(answer.is_array());
     CHECK_FALSE(answer[0]["mappings"].empty());
@@ -151,7 +152,7 @@ TEST_CASE("bad input: processes that die while they are read") {
     std::mt19937 random(1);
     const auto start = Clock::now();
     std::size_t looks = 0, answers = 0;
-    while (seconds_since(start) < stress_seconds) {
+    while (goes_on(start, looks)) {
         const auto life = random() % 12'000;
         const pid_t victim = fork();
         REQUIRE(victim >= 0);
@@ -175,7 +176,7 @@ TEST_CASE("bad input: a process that executes another program all the time") {
     const auto start = Clock::now();
     std::size_t looks = 0, answers = 0;
     Background target({"/proc/self/exe", "--exec-again", "100000"});
-    while (seconds_since(start) < stress_seconds) {
+    while (goes_on(start, looks)) {
         answers += check_survived(look(target.pid()), Gone::possible) ? 1 : 0;
         ++looks;
     }
@@ -196,7 +197,7 @@ TEST_CASE("bad input: a process that maps and unmaps all the time") {
             churn(events, 2);
         });
         const auto start = Clock::now();
-        while (seconds_since(start) < stress_seconds) {
+        while (goes_on(start, looks)) {
             answers += check_survived(look(child.pid()), Gone::impossible) ? 1 : 0;
             ++looks;
         }

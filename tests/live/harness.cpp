@@ -7,6 +7,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <sstream>
@@ -105,26 +106,13 @@ bool drain(std::array<int, 2> fds, std::array<std::string*, 2> texts, Clock::tim
 }
 
 std::string executable_by_all() {
-    static const std::string copy = [] {
-        char directory[] = "/tmp/pagesift-live-XXXXXX";
-        REQUIRE(mkdtemp(directory) != nullptr);
-        chmod(directory, 0755);
-        const std::string path = std::string(directory) + "/pagesift";
-        {
-            std::ifstream in(from_environment("PAGESIFT_BIN"), std::ios::binary);
-            std::ofstream out(path, std::ios::binary);
-            out << in.rdbuf();
-        }
+    static const TemporaryDirectory directory;
+    const std::string path = directory.path() + "/pagesift";
+    if (access(path.c_str(), X_OK) != 0) {
+        std::filesystem::copy_file(from_environment("PAGESIFT_BIN"), path);
         chmod(path.c_str(), 0755);
-        static std::string to_remove;
-        to_remove = path;
-        std::atexit([] {
-            unlink(to_remove.c_str());
-            rmdir(to_remove.substr(0, to_remove.rfind('/')).c_str());
-        });
-        return path;
-    }();
-    return copy;
+    }
+    return path;
 }
 
 } // namespace
@@ -145,6 +133,18 @@ void skip(const std::string& reason) {
 void report_skips() {
     std::cout << "[live] " << skips().size() << " skipped\n";
     for (const auto& reason : skips()) std::cout << "[live]   " << reason << '\n';
+}
+
+TemporaryDirectory::TemporaryDirectory() {
+    char path[] = "/tmp/pagesift-live-XXXXXX";
+    REQUIRE(mkdtemp(path) != nullptr);
+    chmod(path, 0755);
+    path_ = path;
+}
+
+TemporaryDirectory::~TemporaryDirectory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
 }
 
 Outcome run(const std::vector<std::string>& command, const RunOptions& options) {

@@ -29,6 +29,19 @@ void skip(const std::string& reason);
 /// Prints how many skips there were, and why.
 void report_skips();
 
+/// A directory below /tmp that everybody may enter; removed with all there is in it.
+class TemporaryDirectory {
+public:
+    TemporaryDirectory();
+    ~TemporaryDirectory();
+    TemporaryDirectory(const TemporaryDirectory&) = delete;
+    TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+    const std::string& path() const { return path_; }
+
+private:
+    std::string path_;
+};
+
 // Other programs ---------------------------------------------------------------------------------
 
 struct Outcome {

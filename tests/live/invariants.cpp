@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "harness.hpp"
 
+#include <algorithm>
+#include <map>
 #include <sstream>
 
 #include <doctest/doctest.h>
@@ -44,18 +46,26 @@ void check_sums(const json& holder, std::uint64_t size, const json& place, Broke
 
 void check_mappings(const json& process, Broken& broken) {
     const auto& totals = process["totals"];
+    const bool partial = std::any_of(process["gaps"].begin(), process["gaps"].end(),
+                                     [](const json& gap) { return gap["incomplete"] == true; });
     std::uint64_t size = 0, last_end = 0;
     std::map<std::string, std::uint64_t> states;
     for (const auto& mapping : process["mappings"]) {
         const auto start = address(mapping["start"]), end = address(mapping["end"]);
         broken.expect(start >= last_end && start < end, mapping["start"], "mappings are in order");
         last_end = end;
-        size += end - start;
-        check_sums(mapping, end - start, mapping["start"], broken);
+        const auto counted = mapping["counted_bytes"].get<std::uint64_t>();
+        broken.expect(mapping["whole"] == (counted == end - start) && counted <= end - start,
+                      mapping["start"], "a mapping is counted whole, or marked");
+        broken.expect(mapping["whole"] || partial, mapping["start"],
+                      "what is not counted is a gap that is marked as incomplete");
+        size += counted;
+        check_sums(mapping, counted, mapping["start"], broken);
         for (const auto& state : mapping["states"].items())
             states[state.key()] += state.value().get<std::uint64_t>();
     }
-    broken.expect(totals["size_bytes"] == size, "totals", "mappings add up to the size");
+    broken.expect(totals["size_bytes"] == size, "totals",
+                  "what is counted of mappings adds up to the size");
     check_sums(totals, size, "totals", broken);
     for (const auto& state : totals["states"].items())
         broken.expect(state.value() == states[state.key()], state.key(),

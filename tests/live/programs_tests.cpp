@@ -24,6 +24,7 @@ void check_program(const Background& program) {
     const auto seen = inspect(program.pid(), {"--ranges", "--zero", "off"});
     const auto rollup = zoo::witness::smaps_rollup(program.pid());
     program.signal(SIGCONT);
+    REQUIRE(seen.is_object());
     check_invariants(seen);
     CHECK(seen["totals"]["rss_bytes"] == json(rollup.at("Rss")));
     CHECK(seen["totals"]["swap_bytes"] == json(rollup.at("Swap")));
@@ -82,22 +83,17 @@ TEST_CASE("programs: a Redis server") {
     if (!have_root()) return;
     const auto server = find_program({"/usr/bin/redis-server"});
     if (!server) return skip("redis-server is not installed");
-    char directory[] = "/tmp/pagesift-redis-XXXXXX";
-    REQUIRE(mkdtemp(directory) != nullptr);
-    const std::string socket_path = std::string(directory) + "/socket";
-    {
-        Background program({*server, "--port", "0", "--unixsocket", socket_path, "--save", "",
-                            "--appendonly", "no", "--daemonize", "no", "--dir", directory,
-                            "--enable-debug-command", "yes"});
-        const int fd = connect_to(socket_path, 20);
-        REQUIRE(fd >= 0);
-        CHECK(ask(fd, "DEBUG POPULATE 50000 key 200").rfind("+OK", 0) == 0);
-        check_program(program);
-        CHECK(ask(fd, "PING").rfind("+PONG", 0) == 0); // it works on
-        close(fd);
-    }
-    unlink(socket_path.c_str());
-    rmdir(directory);
+    const TemporaryDirectory directory;
+    const std::string socket_path = directory.path() + "/socket";
+    Background program({*server, "--port", "0", "--unixsocket", socket_path, "--save", "",
+                        "--appendonly", "no", "--daemonize", "no", "--dir", directory.path(),
+                        "--enable-debug-command", "yes"});
+    const int fd = connect_to(socket_path, 20);
+    REQUIRE(fd >= 0);
+    CHECK(ask(fd, "DEBUG POPULATE 50000 key 200").rfind("+OK", 0) == 0);
+    check_program(program);
+    CHECK(ask(fd, "PING").rfind("+PONG", 0) == 0); // it works on
+    close(fd);
 }
 
 TEST_CASE("programs: an ordinary user sees its own process, and is told what is hidden") {

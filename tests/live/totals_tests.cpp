@@ -14,7 +14,6 @@ TEST_CASE("zoo: totals are those of smaps_rollup") {
     if (!zoo) return;
     auto rollup = zoo::witness::smaps_rollup(zoo->pid());
     const auto seen = inspect(zoo->pid(), {"--pages", "--zero", "off"});
-    const auto after = zoo::witness::smaps_rollup(zoo->pid());
     REQUIRE(!rollup.empty());
     REQUIRE(seen.is_object());
     const auto& totals = seen["totals"];
@@ -30,7 +29,8 @@ TEST_CASE("zoo: totals are those of smaps_rollup") {
         const auto& ours = pair.first;
         const auto& kernels = pair.second;
         INFO(kernels);
-        REQUIRE_MESSAGE(totals.contains(ours), ours << " is in totals");
+        CHECK_MESSAGE(totals.contains(ours), ours << " is in totals");
+        if (!totals.contains(ours)) continue;
         if (rollup.count(kernels) == 0)
             CHECK(totals[ours].is_null());
         else
@@ -41,7 +41,20 @@ TEST_CASE("zoo: totals are those of smaps_rollup") {
     const auto slack = seen["mappings"].size() * 1024;
     CHECK(pss <= rollup["Pss"] + slack);
     CHECK(pss + slack >= rollup["Pss"]);
-    CHECK(after.at("Referenced") == rollup["Referenced"]);
+}
+
+TEST_CASE("zoo: a look without contents leaves what is referenced as it was") {
+    const auto zoo = stopped_zoo();
+    if (!zoo) return;
+    bool unchanged = false;
+    // Whoever ages this machine's memory changes the figure too, but not at every moment.
+    for (int tries = 0; tries < 10 && !unchanged; ++tries) {
+        const auto before = zoo::witness::smaps_rollup(zoo->pid());
+        inspect(zoo->pid(), {"--ranges", "--zero", "off"});
+        unchanged =
+            before.at("Referenced") == zoo::witness::smaps_rollup(zoo->pid()).at("Referenced");
+    }
+    CHECK(unchanged);
 }
 
 TEST_CASE("zoo: the pages of a look, counted, are those of smaps_rollup") {
@@ -96,27 +109,25 @@ TEST_CASE("zoo: page tables are counted, and empty ones are told from the rest")
     CHECK(tables["spanning_tables"] == json(spanning));
 }
 
-TEST_CASE("zoo: slots are called what they are, where pagesift lists them") {
+TEST_CASE("zoo: slots that hold nothing, or nothing but markers, are listed as what they are") {
     const auto zoo = stopped_zoo();
     if (!zoo) return;
-    const auto seen = inspect(zoo->pid(), {"--ranges"});
-    const auto listed = field(seen, "slots");
-    if (!listed.is_array()) {
-        MESSAGE("this version of pagesift does not list slots");
-        return;
+    const auto seen = inspect(zoo->pid(), {});
+    if (seen["totals"]["page_tables"]["located_tables"].is_null()) {
+        CHECK_FALSE(seen["gaps"].empty());
+        return skip("this kernel does not tell where its empty tables are");
     }
-    std::map<std::uint64_t, json> slots;
-    for (const auto& slot : listed) slots[address(slot["start"])] = slot;
+    std::map<std::uint64_t, json> listed;
+    for (const auto& slot : field(seen, "slots")) listed[address(slot["start"])] = slot;
     for (const auto& truth : zoo->description()["slots"]) {
         INFO(truth.dump());
-        const auto slot = slots.find(address(truth["start"]));
-        if (slot == slots.end()) {
-            CHECK(truth["state"] == "no-table"); // only what exists needs a line
-            continue;
-        }
+        const auto slot = listed.find(address(truth["start"]));
+        const bool must_be_listed = truth["state"] == "empty" || truth["state"] == "marker-only";
+        CHECK((slot != listed.end()) == must_be_listed);
+        if (slot == listed.end()) continue;
         CHECK(slot->second["state"] == truth["state"]);
-        if (slot->second.contains("reclaimable"))
-            CHECK(slot->second["reclaimable"] == truth["reclaimable"]);
+        CHECK(slot->second["reclaimable"] == truth["reclaimable"]);
+        CHECK(slot->second["spanning"] == (truth["state"] == "empty" && truth["mappings"] > 1));
     }
 }
 

@@ -57,8 +57,7 @@ TEST_CASE("classify: what is behind a none entry of a file decides its state") {
 }
 
 TEST_CASE("classify: a file page that nobody asked about is unknown, never none") {
-    for (const Backing backing : {Backing::file, Backing::shmem, Backing::hugetlb, Backing::device,
-                                  Backing::special})
+    for (const Backing backing : {Backing::file, Backing::shmem, Backing::hugetlb, Backing::device})
         for (const Cache cache : {Cache::not_asked, Cache::unknown})
             CHECK(classify({.cache = cache}, backing).state == State::unknown);
 }
@@ -194,9 +193,9 @@ TEST_CASE("classify: MADV_FREE'd is anonymous and no longer backed by swap") {
     CHECK(kept.attribute(Attribute::lazyfree) == Tri::no);
 }
 
-TEST_CASE("classify: pages of a mapping without struct pages are special and their state unknown") {
+TEST_CASE("classify: pages of a mapping without struct pages are special") {
     const auto page = classify({}, Backing::special);
-    CHECK(page.state == State::unknown);
+    CHECK(page.state == State::present);
     CHECK(page.kind == Kind::special);
 }
 

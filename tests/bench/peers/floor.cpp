@@ -63,8 +63,7 @@ class FrameSet {
 public:
     void add(std::uint64_t frame) {
         const std::uint64_t word = frame / 64;
-        if (word >= words_.size())
-            words_.resize(word + word / 4 + 1024);
+        if (word >= words_.size()) words_.resize(word + word / 4 + 1024);
         words_[word] |= std::uint64_t{1} << (frame % 64);
     }
 
@@ -79,17 +78,14 @@ public:
                 if (run.end != 0 && start - run.end <= gap) {
                     run.end = start + count;
                 } else {
-                    if (run.end != 0)
-                        visit(run);
+                    if (run.end != 0) visit(run);
                     run = {start, start + count};
                 }
-                if (first + count >= 64)
-                    break;
+                if (first + count >= 64) break;
                 word &= ~std::uint64_t{0} << (first + count);
             }
         }
-        if (run.end != 0)
-            visit(run);
+        if (run.end != 0) visit(run);
     }
 
 private:
@@ -105,8 +101,7 @@ std::vector<Span> read_entries(const File& pagemap, const Mapping& mapping, Fram
             std::min<std::uint64_t>(entries.size(), (mapping.end - at) / page_size());
         const ssize_t got = ::pread(pagemap.fd(), entries.data(), want * 8,
                                     static_cast<off_t>(at / page_size() * 8));
-        if (got <= 0)
-            break;
+        if (got <= 0) break;
         for (std::uint64_t index = 0; index < static_cast<std::uint64_t>(got) / 8; ++index) {
             const std::uint64_t entry = entries[index];
             if ((entry & entry_present) != 0) {
@@ -131,8 +126,8 @@ void read_flags(const FrameSet& frames) {
     frames.for_each_run(gap, [&](Span run) {
         for (std::uint64_t frame = run.start; frame < run.end; frame += flags.size()) {
             const std::uint64_t count = std::min<std::uint64_t>(flags.size(), run.end - frame);
-            if (::pread(kpageflags.fd(), flags.data(), count * 8,
-                        static_cast<off_t>(frame * 8)) <= 0)
+            if (::pread(kpageflags.fd(), flags.data(), count * 8, static_cast<off_t>(frame * 8)) <=
+                0)
                 break;
         }
     });
@@ -155,8 +150,7 @@ std::uint64_t swapped_bytes_of_object(const File& object, std::uint64_t size) {
 void ask_mixed(int fd, Span bytes) {
     const Cachestat answer = cachestat(fd, bytes);
     const std::uint64_t pages = bytes.size() / page_size();
-    if (pages <= 1 || answer.cache == pages || answer.evicted == pages)
-        return;
+    if (pages <= 1 || answer.cache == pages || answer.evicted == pages) return;
     const std::uint64_t middle = bytes.start + pages / 2 * page_size();
     ask_mixed(fd, {bytes.start, middle});
     ask_mixed(fd, {middle, bytes.end});
@@ -170,25 +164,21 @@ void ask_shared_memory(const File& object, const Mapping& mapping, const std::ve
         std::uint64_t at = span.start - mapping.start + mapping.offset;
         while (at < end) {
             const off_t first = ::lseek(object.fd(), static_cast<off_t>(at), SEEK_DATA);
-            if (first < 0 || static_cast<std::uint64_t>(first) >= end)
-                break;
+            if (first < 0 || static_cast<std::uint64_t>(first) >= end) break;
             const off_t last = ::lseek(object.fd(), first, SEEK_HOLE);
             at = std::min(end, static_cast<std::uint64_t>(last));
             segments.push_back({static_cast<std::uint64_t>(first), at});
             data += segments.back().size();
         }
     }
-    if (data == 0)
-        return;
+    if (data == 0) return;
     struct stat status = {};
     ::fstat(object.fd(), &status);
     const auto size = static_cast<std::uint64_t>(status.st_size);
     const bool whole = mapping.offset == 0 && mapping.end - mapping.start >= size;
     const std::uint64_t swapped = swapped_bytes_of_object(object, size);
-    if (swapped == 0 || (whole && swapped == data))
-        return;
-    for (const Span& segment : segments)
-        ask_mixed(object.fd(), segment);
+    if (swapped == 0 || (whole && swapped == data)) return;
+    for (const Span& segment : segments) ask_mixed(object.fd(), segment);
 }
 
 void ask_page_cache(const std::string& process, const Mapping& mapping,
@@ -199,8 +189,7 @@ void ask_page_cache(const std::string& process, const Mapping& mapping,
                   static_cast<std::uintmax_t>(mapping.end));
     const File object(process + name);
     struct statfs status = {};
-    if (::fstatfs(object.fd(), &status) != 0)
-        return;
+    if (::fstatfs(object.fd(), &status) != 0) return;
     if (status.f_type == TMPFS_MAGIC) {
         ask_shared_memory(object, mapping, none);
         return;
@@ -228,14 +217,12 @@ int main(int argc, char** argv) {
         const File pagemap(process + "/pagemap");
         for (const Mapping& mapping : mappings) {
             std::vector<Span> none = read_entries(pagemap, mapping, frames);
-            if (!none.empty())
-                unmapped.emplace_back(mapping, std::move(none));
+            if (!none.empty()) unmapped.emplace_back(mapping, std::move(none));
         }
         report("pagemap");
         read_flags(frames);
         report("kpageflags");
-        for (const auto& [mapping, none] : unmapped)
-            ask_page_cache(process, mapping, none);
+        for (const auto& [mapping, none] : unmapped) ask_page_cache(process, mapping, none);
         report("page cache");
     });
 }

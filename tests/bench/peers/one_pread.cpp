@@ -13,8 +13,7 @@ int main(int argc, char** argv) {
             for (std::uint64_t at = mapping.start; at < mapping.end; at += page_size()) {
                 std::uint64_t entry = 0;
                 const auto offset = static_cast<off_t>(at / page_size() * sizeof entry);
-                if (::pread(pagemap.fd(), &entry, sizeof entry, offset) != sizeof entry)
-                    break;
+                if (::pread(pagemap.fd(), &entry, sizeof entry, offset) != sizeof entry) break;
                 if ((entry & entry_present) != 0)
                     ++present;
                 else if ((entry & entry_swap) != 0)

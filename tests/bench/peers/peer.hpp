@@ -31,8 +31,7 @@ inline std::uint64_t page_size() {
 class File {
 public:
     explicit File(const std::string& path) : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-        if (fd_ < 0)
-            throw std::system_error(errno, std::generic_category(), path);
+        if (fd_ < 0) throw std::system_error(errno, std::generic_category(), path);
     }
     File(const File&) = delete;
     File& operator=(const File&) = delete;
@@ -72,10 +71,8 @@ inline std::vector<Mapping> read_mappings(const std::string& process) {
         std::strtoull(next, &next, 16);
         std::strtoull(next + 1, &next, 16);
         mapping.inode = std::strtoull(next, &next, 10);
-        if (mapping.start < std::uint64_t{1} << 63)
-            mappings.push_back(mapping);
-        while (*next != '\0' && *next != '\n')
-            ++next;
+        if (mapping.start < std::uint64_t{1} << 63) mappings.push_back(mapping);
+        while (*next != '\0' && *next != '\n') ++next;
         line = *next == '\0' ? next : next + 1;
     }
     return mappings;

@@ -3,7 +3,7 @@
 // A bare process_vm_readv loop over every present page: what moving the bytes costs, with nothing
 // done to them. Which pages are present is found out before the clock starts; the figure that
 // counts is loop_seconds, not the time of the process.
-// usage: readv_loop PID [BUFFER_KIB]      (128: the quickest of 16 ... 4096 where this was tuned)
+// usage: readv_loop PID [BUFFER_KIB]      (default 128; 64 to 512 were alike within the noise)
 #include "peer.hpp"
 
 #include <sys/uio.h>
@@ -31,12 +31,10 @@ std::vector<Range> present_ranges(const std::string& process) {
                 std::min<std::uint64_t>(entries.size(), (mapping.end - at) / page_size());
             const ssize_t got = ::pread(pagemap.fd(), entries.data(), want * 8,
                                         static_cast<off_t>(at / page_size() * 8));
-            if (got <= 0)
-                break;
+            if (got <= 0) break;
             for (std::uint64_t index = 0; index < static_cast<std::uint64_t>(got) / 8; ++index) {
                 const std::uint64_t page = at + index * page_size();
-                if ((entries[index] & entry_present) == 0)
-                    continue;
+                if ((entries[index] & entry_present) == 0) continue;
                 if (!ranges.empty() && ranges.back().end == page)
                     ranges.back().end += page_size();
                 else
@@ -64,8 +62,7 @@ int main(int argc, char** argv) {
                 const iovec remote{reinterpret_cast<void*>(at),
                                    std::min<std::uint64_t>(buffer.size(), range.end - at)};
                 const ssize_t got = ::process_vm_readv(pid, &local, 1, &remote, 1, 0);
-                if (got <= 0)
-                    break;
+                if (got <= 0) break;
                 at += static_cast<std::uint64_t>(got);
                 bytes += static_cast<std::uint64_t>(got);
             }

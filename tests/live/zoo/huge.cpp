@@ -225,10 +225,10 @@ std::uint64_t map_hugetlb(Keeper& keeper, std::size_t count, int sharing) {
 std::vector<Exhibit> hugetlb(Keeper& keeper) {
     if (meminfo("Hugepagesize") != slot_size())
         throw Unavailable("hugetlb's default page size is not that of a slot");
-    // Four pages in use and one reserved; they outlive the setting as surplus pages.
-    const std::string path = "/proc/sys/vm/nr_hugepages";
-    const Setting pool(keeper.machine(), path,
-                       std::to_string(std::stoul(read_setting(path).value_or("0")) + 4));
+    // Four pages more than there are: three in use and one reserved. They outlive the setting as
+    // surplus pages.
+    const Setting pool(keeper.machine(), "/proc/sys/vm/nr_hugepages",
+                       std::to_string(meminfo("HugePages_Total") + 4));
     const auto owned = map_hugetlb(keeper, 1, MAP_PRIVATE);
     const auto zeroed = map_hugetlb(keeper, 1, MAP_PRIVATE);
     const auto shared = map_hugetlb(keeper, 2, MAP_SHARED);

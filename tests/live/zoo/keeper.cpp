@@ -106,16 +106,22 @@ void Keeper::turn_on_swap(Need which) {
             if (area.path == path) return area.used;
         return std::uint64_t{0};
     };
-    // Which type the area has is seen from where a page goes.
+    // A CPU goes on with the part of an area that it has begun (up to 512 pages, swap_alloc_fast in
+    // mm/swapfile.c), whatever is preferred since. So pages are sent out until one arrives here;
+    // its entry tells the area's type.
+    constexpr std::size_t most = 2048, step = 16;
     const auto before = used();
-    const auto scratch = anonymous(1);
-    fill(scratch, 1);
-    page_out(scratch, 1);
-    const auto entries = witness::pagemap(getpid(), scratch, 1);
-    if (entries.size() != 1 || !witness::swapped(entries[0]) || used() <= before)
-        throw Unavailable("a page that is paged out does not go to " + path);
-    swap_types_[which] = witness::swap_type(entries[0]);
-    munmap(reinterpret_cast<void*>(scratch), witness::page_size());
+    const auto scratch = anonymous(most);
+    std::size_t sent = 0;
+    for (; sent < most && used() == before; sent += step) {
+        fill(scratch + bytes_of(sent), step);
+        page_out(scratch + bytes_of(sent), step);
+    }
+    const auto entries = witness::pagemap(getpid(), scratch, sent);
+    munmap(pointer(scratch), bytes_of(most));
+    if (sent == most || !witness::swapped(entries.back()))
+        throw Unavailable("pages that are paged out do not go to " + path);
+    swap_types_[which] = witness::swap_type(entries.back());
 }
 
 std::uint64_t Keeper::swap_type(Need which) const {

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -24,9 +25,9 @@ namespace pagesift::zoo {
 
 namespace {
 
-// Paths of the test bed, not of pagesift: where a killed zoo's successor finds the journal.
-constexpr const char* journal_path = "/run/pagesift-zoo.journal";
-constexpr const char* lock_path = "/run/pagesift-zoo.lock";
+// Paths of the test bed, not of pagesift: where a killed zoo's successor finds the journals. Each
+// zoo has PID.journal, and a lock on PID.alive that only the end of it and its guardian takes away.
+constexpr const char* state_directory = "/run/pagesift-zoo";
 constexpr const char* swap_directory = "/var/tmp";
 constexpr const char* zram_control = "/sys/class/zram-control/";
 
@@ -39,21 +40,29 @@ const char* word(JournalEntry::What what) {
     return "?";
 }
 
-void save_journal(const std::vector<JournalEntry>& journal) {
-    const std::string fresh = std::string(journal_path) + ".new";
+std::string state_file(const std::string& name) {
+    return std::string(state_directory) + "/" + name;
+}
+
+std::string own_file(const char* extension) {
+    return state_file(std::to_string(getpid()) + extension);
+}
+
+/// Replaces the journal in one step, so that a kill at any moment leaves a whole one.
+void save_journal(const std::string& path, const std::vector<JournalEntry>& journal) {
+    const std::string fresh = path + ".new";
     {
         std::ofstream out(fresh, std::ios::trunc);
         for (const auto& e : journal)
             out << word(e.what) << '\t' << e.path << '\t' << e.value << '\n';
         if (!out.flush()) throw Unavailable("cannot write " + fresh);
     }
-    if (rename(fresh.c_str(), journal_path) != 0)
-        throw Unavailable("cannot write " + std::string(journal_path));
+    if (rename(fresh.c_str(), path.c_str()) != 0) throw Unavailable("cannot write " + path);
 }
 
-std::vector<JournalEntry> load_journal() {
+std::vector<JournalEntry> load_journal(const std::string& path) {
     std::vector<JournalEntry> journal;
-    std::ifstream in(journal_path);
+    std::ifstream in(path);
     for (std::string line; std::getline(in, line);) {
         std::istringstream fields(line);
         std::string what;
@@ -71,8 +80,8 @@ std::vector<JournalEntry> load_journal() {
 }
 
 /// Each step is tried whatever became of the others; a missing file or device is a step done.
-void undo_journal() {
-    auto journal = load_journal();
+void undo_journal(const std::string& path) {
+    const auto journal = load_journal(path);
     std::for_each(journal.rbegin(), journal.rend(), [](const JournalEntry& e) {
         switch (e.what) {
         case JournalEntry::What::setting: write_setting(e.path, e.value); break;
@@ -87,10 +96,36 @@ void undo_journal() {
             break;
         }
     });
-    unlink(journal_path);
+    unlink(path.c_str());
 }
 
-[[noreturn]] void run_guardian(int parent_pipe, int done_pipe) {
+/// A lock that nobody holds belongs to a zoo that was killed together with its guardian.
+void clean_up_after_others() {
+    for (const auto& file : std::filesystem::directory_iterator(state_directory)) {
+        if (file.path().extension() != ".alive") continue;
+        const int fd = open(file.path().c_str(), O_RDWR | O_CLOEXEC);
+        if (fd < 0) continue;
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+            undo_journal(std::filesystem::path(file.path()).replace_extension(".journal"));
+            unlink(file.path().c_str());
+        }
+        close(fd);
+    }
+}
+
+int open_locked(const std::string& path, int seconds) {
+    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) throw Unavailable("cannot open " + path + ": " + strerror(errno));
+    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; ++tries, usleep(100'000))
+        if (tries >= seconds * 10) {
+            close(fd);
+            throw Unavailable(path + " is locked by another zoo");
+        }
+    return fd;
+}
+
+/// Holds both locks, as a copy of the zoo, so that nobody builds while settings are put back.
+[[noreturn]] void run_guardian(int parent_pipe, int done_pipe, const std::string& name) {
     setsid();
     prctl(PR_SET_NAME, "zoo-guardian");
     for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGQUIT}) std::signal(signal, SIG_IGN);
@@ -98,7 +133,8 @@ void undo_journal() {
     close(STDIN_FILENO);
     char byte;
     while (read(parent_pipe, &byte, 1) > 0 || errno == EINTR) errno = 0;
-    undo_journal();
+    undo_journal(state_file(name + ".journal"));
+    unlink(state_file(name + ".alive").c_str());
     close(done_pipe);
     _exit(0);
 }
@@ -157,23 +193,22 @@ int write_setting(const std::string& path, const std::string& value) {
 }
 
 Machine::Machine() {
-    lock_ = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (lock_ < 0) throw Unavailable("cannot open " + std::string(lock_path));
-    for (int tries = 0; flock(lock_, LOCK_EX | LOCK_NB) != 0; ++tries) {
-        if (tries == 100) throw Unavailable("another zoo is running on this machine");
-        usleep(100'000);
-    }
-    undo_journal();
+    mkdir(state_directory, 0700);
+    building_ = open_locked(state_file("building"), 30);
+    clean_up_after_others();
+    alive_ = open_locked(own_file(".alive"), 0);
+    save_journal(own_file(".journal"), journal_);
 
     int parent_pipe[2], done_pipe[2];
     if (pipe2(parent_pipe, O_CLOEXEC) != 0 || pipe2(done_pipe, O_CLOEXEC) != 0)
         throw Unavailable("cannot start the guardian");
+    const std::string name = std::to_string(getpid());
     guardian_ = fork();
     if (guardian_ < 0) throw Unavailable("cannot start the guardian");
     if (guardian_ == 0) {
         close(parent_pipe[1]);
         close(done_pipe[0]);
-        run_guardian(parent_pipe[0], done_pipe[1]);
+        run_guardian(parent_pipe[0], done_pipe[1], name);
     }
     close(parent_pipe[0]);
     close(done_pipe[1]);
@@ -186,12 +221,15 @@ Machine::~Machine() {
     pollfd done{guardian_done_, POLLIN, 0};
     if (poll(&done, 1, 30'000) == 1) waitpid(guardian_, nullptr, 0);
     close(guardian_done_);
-    close(lock_);
+    close(alive_);
+    close(building_);
 }
+
+void Machine::release() { flock(building_, LOCK_UN); }
 
 void Machine::record(JournalEntry entry) {
     journal_.push_back(std::move(entry));
-    save_journal(journal_);
+    save_journal(own_file(".journal"), journal_);
 }
 
 void Machine::forget(const std::string& path) noexcept {
@@ -199,7 +237,7 @@ void Machine::forget(const std::string& path) noexcept {
                                   [&](const JournalEntry& e) { return e.path == path; }),
                    journal_.end());
     try {
-        save_journal(journal_);
+        save_journal(own_file(".journal"), journal_);
     } catch (const Unavailable&) {
         // The entry stays in the journal: at the end an old value is written a second time.
     }

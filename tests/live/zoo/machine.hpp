@@ -4,8 +4,9 @@
 // ends, however it ends: a detached guardian process waits for that, and the next zoo cleans up
 // after a guardian that was killed as well.
 //
-//     Machine machine;                                       // becomes the only zoo of the machine
+//     Machine machine;                                       // alone in changing settings, for now
 //     Setting run(machine, "/sys/kernel/mm/ksm/run", "1");   // put back at the end of the block
+//     machine.release();                                     // now another zoo may be built
 #pragma once
 
 #include <cstdint>
@@ -34,13 +35,17 @@ struct JournalEntry {
 
 class Machine {
 public:
-    /// Cleans up what a killed zoo left behind, then starts the guardian.
-    /// Throws Unavailable when another zoo is running or the journal cannot be written.
+    /// Cleans up what killed zoos left behind, and starts the guardian.
+    /// Throws Unavailable when another zoo takes too long to build, or nothing can be written to
+    /// the journal's directory.
     Machine();
     /// Lets the guardian undo everything, and waits until it has. Unmap what is in swap first.
     ~Machine();
     Machine(const Machine&) = delete;
     Machine& operator=(const Machine&) = delete;
+
+    /// All settings are back; what stays on until the end (swap areas) is in nobody's way.
+    void release();
 
     /// Turns on a swap area that is preferred to all areas there were before; returns its path.
     std::string add_swap_file(std::uint64_t bytes);
@@ -52,7 +57,8 @@ private:
     void forget(const std::string& path) noexcept;
 
     std::vector<JournalEntry> journal_;
-    int lock_ = -1;
+    int building_ = -1;      ///< locked while settings change
+    int alive_ = -1;         ///< locked until everything is undone
     int guardian_pipe_ = -1; ///< closed by the kernel when this process ends
     int guardian_done_ = -1;
     pid_t guardian_ = -1;

@@ -82,7 +82,8 @@ void build(Keeper& keeper, const Options& options, Zoo& zoo) {
 }
 
 /// Brings every exhibit up to date, then proves them all, one right after the other. A second and
-/// third attempt are for what the kernel does on its own (write-back, another CPU's batches).
+/// third attempt are for what the kernel does on its own (write-back, reclaim, other CPUs'
+/// batches).
 void prove(Zoo& zoo) {
     for (const auto& exhibit : zoo.exhibits)
         if (exhibit.settle) exhibit.settle();
@@ -245,6 +246,7 @@ int run(const Options& options) {
     Keeper keeper(machine);
     Zoo zoo;
     build(keeper, options, zoo);
+    machine.release();
     prove(zoo);
     std::cout << to_json(zoo).dump() << std::endl;
     wait_for_end(signals);

@@ -111,6 +111,7 @@ std::vector<Exhibit> in_memory(Keeper& keeper, const std::string& prefix, Backin
     advise(cached_at, part, MADV_DONTNEED, "MADV_DONTNEED");
 
     Exhibit there{.name = prefix + "-present", .start = at, .runs = {present(part, "shmem")}};
+    there.settle = [=] { touch(at, part); };
     there.prove = [=] {
         expect_shmem({at, part});
         expect_smaps(at, "Rss", part);

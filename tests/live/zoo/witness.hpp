@@ -101,7 +101,7 @@ std::optional<Faults> faults(pid_t pid);
 
 /// A counter of /proc/vmstat; 0 where there is none.
 std::uint64_t vmstat(const std::string& key);
-/// Bytes of /proc/meminfo; 0 where there is none.
+/// Bytes of /proc/meminfo, or the number where that has no unit; 0 where there is none.
 std::uint64_t meminfo(const std::string& key);
 
 struct SwapArea {

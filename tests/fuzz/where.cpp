@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+// Conditions of --where, and what they say of a few mappings and classes.
+#include "fuzz.hpp"
+
+#include "pagesift/classify.hpp"
+
+namespace {
+
+using namespace pagesift;
+using namespace pagesift::fuzz;
+
+std::vector<Mapping> made_up_mappings() {
+    std::vector<Mapping> mappings(3);
+    mappings[0].range = {Address{0x1000}, Address{0x3000}};
+    mappings[1].range = {Address{0x7f0000000000}, Address{0x7f0040000000}};
+    mappings[1].name = "/usr/lib/x86_64-linux-gnu/lib c.so.6";
+    mappings[1].backing = Backing::file;
+    mappings[1].readable = mappings[1].executable = true;
+    mappings[2].range = {Address{0xffffffffff600000}, Address{0xffffffffff601000}};
+    mappings[2].name = "\x1b[31m\n\xff*[";
+    mappings[2].backing = Backing::shmem;
+    mappings[2].shared = true;
+    return mappings;
+}
+
+std::vector<PageClass> made_up_classes() {
+    std::vector<PageClass> classes;
+    for (unsigned i = 0; i < state_count; ++i) {
+        PageClass cls;
+        cls.state = static_cast<State>(i);
+        if (cls.state == State::present) cls.kind = Kind::anon;
+        if (cls.state == State::marker) cls.marker = Marker::guard;
+        classes.push_back(cls);
+    }
+    for (unsigned i = 0; i < kind_count; ++i) {
+        PageClass cls;
+        cls.state = State::present;
+        cls.kind = static_cast<Kind>(i);
+        cls.folio = static_cast<FolioSize>(i % 4);
+        for (unsigned a = 0; a < attribute_count; ++a)
+            cls.set(static_cast<Attribute>(a), static_cast<Tri>((i + a) % 3));
+        classes.push_back(cls);
+    }
+    return classes;
+}
+
+Tri opposite(Tri value) {
+    return value == Tri::unknown ? value : value == Tri::yes ? Tri::no : Tri::yes;
+}
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    static const auto mappings = made_up_mappings();
+    static const auto classes = made_up_classes();
+    const auto text = as_text(data, size);
+    Filter filter, negated;
+    bool has_negated = false;
+    try {
+        filter = Filter::parse(text);
+        // One level deeper, it may be refused.
+        negated = Filter::parse("not (" + std::string{text} + ")");
+        has_negated = true;
+    } catch (const Error& error) {
+        require(error.kind() == ErrorKind::usage, "the command line is to blame");
+        require(is_printable(error.what()), "the message can be printed");
+    }
+    for (const Mapping& mapping : mappings)
+        for (const PageClass& cls : classes) {
+            const Tri answer = filter.matches(mapping, cls);
+            require(answer <= Tri::unknown, "there are three answers");
+            if (has_negated)
+                require(negated.matches(mapping, cls) == opposite(answer), "not turns yes and no");
+        }
+    return 0;
+}

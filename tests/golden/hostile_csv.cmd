@@ -1,0 +1,1 @@
+pagesift inspect --format csv hostile-names/recording.txt

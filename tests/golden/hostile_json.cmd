@@ -1,0 +1,1 @@
+pagesift inspect --format json hostile-names/recording.txt

@@ -1,0 +1,1 @@
+pagesift inspect --format ndjson --where 'name ~ "/tmp/*"' hostile-names/recording.txt

@@ -1,0 +1,1 @@
+pagesift inspect --mappings --width 200 hostile-names/recording.txt

@@ -1,0 +1,1 @@
+pagesift inspect not-there.txt

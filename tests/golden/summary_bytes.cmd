@@ -1,0 +1,1 @@
+pagesift inspect --unit bytes --top 3 6.18-x86_64-zoo/recording.txt

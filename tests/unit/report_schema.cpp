@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+// The words of the schemas are those of the tables, and sinks write exactly the members they list.
+#include "made_up_census.hpp"
+#include "report/figures.hpp"
+
+#include <doctest/doctest.h>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+using namespace pagesift;
+using namespace pagesift::report;
+using nlohmann::json;
+using pagesift::test::lines_of;
+using pagesift::test::MadeUpCensus;
+using pagesift::test::typical;
+
+namespace {
+
+json schema(const std::string& name) {
+    std::ifstream file{std::string{PAGESIFT_SCHEMA_DIR} + "/" + name};
+    REQUIRE_MESSAGE(file, name);
+    return json::parse(file);
+}
+
+std::set<std::string> words(const json& list) {
+    std::set<std::string> set;
+    for (const json& word : list)
+        if (word.is_string()) set.insert(word);
+    return set;
+}
+
+std::set<std::string> keys(const json& object) {
+    std::set<std::string> set;
+    for (const auto& item : object.items()) set.insert(item.key());
+    return set;
+}
+
+template <class Table>
+std::set<std::string> fields(const Table& table, const std::string& suffix = {}) {
+    std::set<std::string> set;
+    for (const Word& word : table)
+        if (!word.field.empty()) set.insert(std::string{word.field} + suffix);
+    return set;
+}
+
+MadeUpCensus everything() {
+    MadeUpCensus census = typical();
+    census.census.want.zero = ZeroTest::sample;
+    census.census.gaps.push_back({"kpageflags", {}, "hidden", "", false});
+    census.census.tables.slots.push_back(
+        {{Address{0x200000}, Address{0x400000}}, SlotState::empty, true, false});
+    return census;
+}
+
+} // namespace
+
+TEST_CASE("report: the words of the schemas are those of the tables") {
+    for (const char* file : {"inspect.schema.json", "inspect-record.schema.json"}) {
+        const json definitions = schema(file)["definitions"];
+        CHECK(words(definitions["state"]["enum"]) == fields(state_table()));
+        CHECK(words(definitions["kind"]["enum"]) == fields(kind_table()));
+        CHECK(words(definitions["marker"]["enum"]) == fields(marker_table()));
+        CHECK(keys(definitions["states"]["properties"]) == fields(state_table(), "_bytes"));
+        CHECK(keys(definitions["kinds"]["properties"]) == fields(kind_table(), "_bytes"));
+        CHECK(keys(definitions["markers"]["properties"]) == fields(marker_table(), "_bytes"));
+        CHECK(keys(definitions["page_attributes"]["properties"]) == fields(attribute_table()));
+        CHECK(keys(definitions["range_attributes"]["properties"]) == fields(attribute_table()));
+        CHECK(keys(definitions["totals"]["properties"]["attributes"]["properties"]) ==
+              fields(attribute_table(), "_bytes"));
+    }
+    const json definitions = schema("inspect.schema.json")["definitions"];
+    std::set<std::string> backings, slots;
+    for (const Backing b : all_backings) backings.emplace(backing_word(b));
+    for (const SlotState s : all_slot_states) slots.emplace(slot_word(s));
+    CHECK(words(definitions["mapping"]["properties"]["backing"]["enum"]) == backings);
+    CHECK(words(definitions["slot"]["properties"]["state"]["enum"]) == slots);
+}
+
+TEST_CASE("report: json has exactly the members that its schema lists") {
+    ReportOptions options;
+    options.format = Format::json;
+    options.ranges = options.pages = true;
+    const json doc = json::parse(everything().render(options))[0];
+    const json definitions = schema("inspect.schema.json")["definitions"];
+    const auto same = [&](const json& object, const std::string& name) {
+        CHECK_MESSAGE(keys(object) == keys(definitions[name]["properties"]), name);
+    };
+    same(doc, "process");
+    same(doc["totals"], "totals");
+    same(doc["mappings"][0], "mapping");
+    same(doc["ranges"][0], "range");
+    same(doc["pages"][0], "page");
+    same(doc["gaps"][0], "gap");
+    same(doc["slots"][0], "slot");
+    same(doc["savings"][0], "saving");
+}
+
+TEST_CASE("report: ndjson records have exactly the members that their schema lists") {
+    ReportOptions options;
+    options.format = Format::ndjson;
+    options.ranges = options.pages = true;
+    const json definitions = schema("inspect-record.schema.json")["definitions"];
+    std::set<std::string> seen;
+    for (const std::string& line : lines_of(everything().render(options))) {
+        const json record = json::parse(line);
+        const std::string name = record["record"];
+        seen.insert(name);
+        CHECK_MESSAGE(keys(record) == keys(definitions["record_" + name]["properties"]), name);
+    }
+    CHECK(seen.size() == 7);
+}
