@@ -65,7 +65,8 @@ struct AddressRange {
     constexpr Bytes size() const { return empty() ? Bytes{} : end - start; }
     constexpr bool contains(Address a) const { return start <= a && a < end; }
     constexpr AddressRange intersect(AddressRange other) const {
-        AddressRange r{start < other.start ? other.start : start, end < other.end ? end : other.end};
+        AddressRange r{start < other.start ? other.start : start,
+                       end < other.end ? end : other.end};
         return r.empty() ? AddressRange{r.start, r.start} : r;
     }
 };
@@ -106,8 +107,8 @@ struct Gap {
     std::string source;                ///< interface: "kpageflags", "map_files", "contents"
     std::optional<AddressRange> range; ///< none: the whole process
     std::string reason;
-    std::string remedy;       ///< empty: nothing on this machine would show it
-    bool incomplete = false;  ///< ranges are missing from the answer (exit code 3), not only details
+    std::string remedy;      ///< empty: nothing on this machine would show it
+    bool incomplete = false; ///< ranges are missing from the answer (exit code 3), not only details
     bool operator==(const Gap&) const = default;
 };
 

@@ -146,9 +146,9 @@ struct Run {
     State state = State::unknown;
     Kind kind = Kind::not_present;
     Marker marker = Marker::no_marker;
-    std::optional<unsigned> swap_type;           ///< of anonymous swap, where frames are visible
-    std::optional<std::uint64_t> swap_offset;    ///< of the first page
-    bool swap_contiguous = false;                ///< offsets go up page by page
+    std::optional<unsigned> swap_type;        ///< of anonymous swap, where frames are visible
+    std::optional<std::uint64_t> swap_offset; ///< of the first page
+    bool swap_contiguous = false;             ///< offsets go up page by page
     /// Two bits each, by Attribute: a Tri that all pages have, or 3 where they differ.
     std::uint32_t attributes = 0;
 
@@ -187,12 +187,12 @@ public:
     std::uint64_t kind_pages(Kind kind) const;
     std::uint64_t marker_pages(Marker marker) const;
 
-    std::uint64_t pss_shifted = 0;      ///< as the kernel adds it: bytes << 12 over map count
+    std::uint64_t pss_shifted = 0; ///< as the kernel adds it: bytes << 12 over map count
     std::uint64_t pss_unknown_pages = 0;
-    std::uint64_t private_pages = 0;    ///< resident and mapped once (unique set size)
-    std::uint64_t ksm_sharer_pages = 0; ///< KSM pages weighted 1/map count, shifted by 12 bits
-    std::uint64_t content_asked = 0;    ///< pages whose contents were wanted and readable
-    std::uint64_t content_zero = 0;     ///< of these, all bytes zero
+    std::uint64_t private_pages = 0;      ///< resident and mapped once (unique set size)
+    std::uint64_t ksm_sharer_pages = 0;   ///< KSM pages weighted 1/map count, shifted by 12 bits
+    std::uint64_t content_asked = 0;      ///< pages whose contents were wanted and readable
+    std::uint64_t content_zero = 0;       ///< of these, all bytes zero
     std::uint64_t content_candidates = 0; ///< pages whose contents could matter: present, own frame
     std::vector<std::uint64_t> folio_order_pages; ///< pages by order of their large folio
     std::uint64_t folio_unaligned_pages = 0; ///< of large folios mapped off their natural alignment
@@ -208,8 +208,9 @@ enum class SlotState : std::uint8_t { no_table, empty, marker_only, populated, h
 struct Slot {
     AddressRange range;
     SlotState state = SlotState::unknown;
-    bool reclaimable = false; ///< one mapping covers the slot whole, so its empty table can be freed
-    bool spanning = false;    ///< several mappings share the table, so it cannot be freed
+    bool reclaimable =
+        false;             ///< one mapping covers the slot whole, so its empty table can be freed
+    bool spanning = false; ///< several mappings share the table, so it cannot be freed
 };
 
 struct PageTables {
@@ -241,7 +242,7 @@ struct Census {
     Tally totals;
     PageTables tables;
     std::vector<Gap> gaps;
-    bool frames_known = true;        ///< kpageflags was read
+    bool frames_known = true;          ///< kpageflags was read
     std::uint64_t undecided_pages = 0; ///< pages that --where could not decide, by unknown
     bool interrupted = false;
 };
@@ -258,7 +259,7 @@ public:
     Filter& operator=(Filter) noexcept;
 
     bool always() const { return !root_; } ///< made without an expression
-    bool needs_contents() const; ///< asks for zero-filled pages, so contents must be read
+    bool needs_contents() const;           ///< asks for zero-filled pages, so contents must be read
     Tri matches(const Mapping& mapping, const PageClass& cls) const;
 
     struct Node;
@@ -272,11 +273,11 @@ struct LookOptions {
     unsigned jobs = 2;
     std::vector<AddressRange> only;
     Filter where;
-    std::function<void(const Run&)> on_run;    ///< called in address order; empty: no runs are made
-    std::function<void(const Page&)> on_page;  ///< likewise
+    std::function<void(const Run&)> on_run;   ///< called in address order; empty: no runs are made
+    std::function<void(const Page&)> on_page; ///< likewise
     /// Before the first run.
     std::function<void(const ProcessText&, std::span<const Mapping>)> on_mappings;
-    std::function<bool()> interrupted;         ///< asked between pieces
+    std::function<bool()> interrupted; ///< asked between pieces
 };
 
 /// Looks at the whole process. Throws Error where nothing can be had; everything else that could

@@ -48,20 +48,20 @@ struct Mapping {
 
 /// VmFlags of smaps that decide something here; bit numbers of our own.
 enum class VmFlag : std::uint32_t {
-    locked = 1u << 0,          ///< lo
-    hugetlb = 1u << 1,         ///< ht
-    pfnmap = 1u << 2,          ///< pf
-    io = 1u << 3,              ///< io
-    mixedmap = 1u << 4,        ///< mm
-    mergeable = 1u << 5,       ///< mg
-    hugepage = 1u << 6,        ///< hg
-    no_hugepage = 1u << 7,     ///< nh
-    uffd_missing = 1u << 8,    ///< um
-    uffd_wp = 1u << 9,         ///< uw
-    uffd_minor = 1u << 10,     ///< ui
-    soft_dirty = 1u << 11,     ///< sd
-    sealed = 1u << 12,         ///< sl
-    wipe_on_fork = 1u << 13,   ///< wf
+    locked = 1u << 0,        ///< lo
+    hugetlb = 1u << 1,       ///< ht
+    pfnmap = 1u << 2,        ///< pf
+    io = 1u << 3,            ///< io
+    mixedmap = 1u << 4,      ///< mm
+    mergeable = 1u << 5,     ///< mg
+    hugepage = 1u << 6,      ///< hg
+    no_hugepage = 1u << 7,   ///< nh
+    uffd_missing = 1u << 8,  ///< um
+    uffd_wp = 1u << 9,       ///< uw
+    uffd_minor = 1u << 10,   ///< ui
+    soft_dirty = 1u << 11,   ///< sd
+    sealed = 1u << 12,       ///< sl
+    wipe_on_fork = 1u << 13, ///< wf
 };
 
 struct VmFlags {

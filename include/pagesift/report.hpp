@@ -24,12 +24,12 @@ struct ReportOptions {
     Format format = Format::table;
     Unit unit = Unit::automatic;
     bool colour = false;
-    unsigned width = 80;        ///< columns of the terminal
-    std::size_t top = 10;       ///< mappings in the table of people; 0: none
-    bool mappings = false;      ///< all mappings, in address order
+    unsigned width = 80;   ///< columns of the terminal
+    std::size_t top = 10;  ///< mappings in the table of people; 0: none
+    bool mappings = false; ///< all mappings, in address order
     bool ranges = false;
     bool pages = false;
-    bool map = false;           ///< heat map
+    bool map = false; ///< heat map
     bool verbose = false;
 };
 
@@ -52,10 +52,10 @@ void render_doctor(std::ostream& out, const HostFacts& host, std::span<const Fea
 
 /// What could be given back, in order of gain: the first screen of `inspect` and its json.
 struct Saving {
-    std::string what;             ///< "empty page tables"
+    std::string what; ///< "empty page tables"
     std::uint64_t bytes = 0;
-    std::string command;          ///< the command that would do it
-    std::string note;             ///< what it costs or what must hold
+    std::string command; ///< the command that would do it
+    std::string note;    ///< what it costs or what must hold
 };
 std::vector<Saving> find_savings(const Census& census);
 

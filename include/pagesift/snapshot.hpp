@@ -36,8 +36,9 @@ struct Piece {
 
 /// Cuts @p mappings, clipped to @p only unless that is empty, into pieces of at most 64 Ki pages. A
 /// mapping far larger than @p resident_bytes is cut more coarsely, because it is nearly empty.
-std::vector<Piece> plan_pieces(std::span<const Mapping> mappings, std::span<const AddressRange> only,
-                               const HostFacts& host, std::uint64_t resident_bytes);
+std::vector<Piece> plan_pieces(std::span<const Mapping> mappings,
+                               std::span<const AddressRange> only, const HostFacts& host,
+                               std::uint64_t resident_bytes);
 
 /// Reads every block of @p piece and hands it to @p sink together with its mapping.
 void read_piece(Source& source, std::span<const Mapping> mappings, const Piece& piece,
@@ -62,9 +63,8 @@ void in_order(unsigned jobs, std::size_t count, Work&& work, Deliver&& deliver) 
     const auto worker = [&] {
         std::unique_lock lock{mutex};
         while (true) {
-            changed.wait(lock, [&] {
-                return failure || next >= count || next < delivered + window;
-            });
+            changed.wait(lock,
+                         [&] { return failure || next >= count || next < delivered + window; });
             if (failure || next >= count) return;
             const std::size_t mine = next++;
             lock.unlock();

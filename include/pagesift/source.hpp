@@ -40,7 +40,7 @@ struct SmapsFacts {
 
 struct Mapping : procfs::Mapping {
     Backing backing = Backing::anon;
-    bool remote_file = false; ///< on a network or user-space file system, which is never asked
+    bool remote_file = false;    ///< on a network or user-space file system, which is never asked
     std::uint64_t page_size = 0; ///< bytes; larger than the system's for hugetlb
     /// Empty when smaps was not read, or had no such mapping. Apart, because it seldom is there and
     /// a process may have very many mappings.
@@ -110,31 +110,31 @@ enum class ZeroTest { off, sample, all };
 
 /// What a capture is asked to read beside the entries.
 struct Want {
-    bool frames = true;                ///< kpageflags, kpagecount
-    bool cache = true;                 ///< page cache behind none entries
+    bool frames = true; ///< kpageflags, kpagecount
+    bool cache = true;  ///< page cache behind none entries
     ZeroTest zero = ZeroTest::off;
-    double sample_share = 0.01;        ///< of the pages, with ZeroTest::sample
+    double sample_share = 0.01; ///< of the pages, with ZeroTest::sample
     bool operator==(const Want&) const = default;
 };
 
 /// A capability of the kernel, the privileges or the settings, probed and never inferred.
 struct Feature {
-    std::string name;             ///< "pagemap-scan"
-    std::optional<bool> works;    ///< empty: could not be tried
-    std::string detail;           ///< what was seen
-    std::string unlocks;          ///< what it is good for
-    std::string remedy;           ///< how to get it; empty: a newer kernel, or nothing to do
+    std::string name;          ///< "pagemap-scan"
+    std::optional<bool> works; ///< empty: could not be tried
+    std::string detail;        ///< what was seen
+    std::string unlocks;       ///< what it is good for
+    std::string remedy;        ///< how to get it; empty: a newer kernel, or nothing to do
 };
 
 /// The machine behind a source. A fact that could not be had is empty.
 struct HostFacts {
     std::uint64_t page_size = 4096;
     std::string release, machine, host_name;
-    unsigned counted_table_levels = 3;      ///< levels that VmPTE counts: PTE, PMD and, with it, PUD
-    std::optional<bool> frames_visible;     ///< frame and swap numbers in pagemap
-    std::optional<bool> ksm_flag_true;      ///< KPF_KSM means KSM (false on 6.10 to 6.18 kernels)
-    std::optional<bool> soft_dirty;         ///< bit 55 means anything
-    std::optional<bool> tables_located;     ///< PAGE_IS_WRITTEN tells which slots own a table
+    unsigned counted_table_levels = 3;  ///< levels that VmPTE counts: PTE, PMD and, with it, PUD
+    std::optional<bool> frames_visible; ///< frame and swap numbers in pagemap
+    std::optional<bool> ksm_flag_true;  ///< KPF_KSM means KSM (false on 6.10 to 6.18 kernels)
+    std::optional<bool> soft_dirty;     ///< bit 55 means anything
+    std::optional<bool> tables_located; ///< PAGE_IS_WRITTEN tells which slots own a table
     std::map<std::string, std::string> settings; ///< "ksm/run" -> "1", "thp/enabled" -> "madvise"
     std::vector<procfs::SwapArea> swaps;
 

@@ -30,7 +30,9 @@ std::string compose(const std::string& subject, int errnum, const std::string& d
 
 Error::Error(ErrorKind kind, const std::string& subject, int errnum, std::string hint,
              const std::string& detail)
-    : kind_(kind), errnum_(errnum), message_(compose(subject, errnum, detail)),
+    : kind_(kind),
+      errnum_(errnum),
+      message_(compose(subject, errnum, detail)),
       hint_(std::move(hint)) {}
 
 } // namespace pagesift

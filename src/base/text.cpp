@@ -78,7 +78,10 @@ std::string human_bytes(std::uint64_t bytes) {
 namespace {
 
 [[noreturn]] void refuse(std::string_view subject, std::string_view text, const char* expected) {
-    throw Error{ErrorKind::usage, std::string{subject}, 0, {},
+    throw Error{ErrorKind::usage,
+                std::string{subject},
+                0,
+                {},
                 fmt::format("'{}' is not {}", escape_text(text), expected)};
 }
 

@@ -45,8 +45,7 @@ State decide_none(Backing backing, Cache cache) {
     switch (cache) {
     case Cache::hole: return State::none;
     case Cache::cached: return State::cached;
-    case Cache::absent:
-        return backing == Backing::shmem ? State::shmem_swapped : State::uncached;
+    case Cache::absent: return backing == Backing::shmem ? State::shmem_swapped : State::uncached;
     case Cache::not_asked:
     case Cache::unknown: break;
     }
@@ -92,23 +91,18 @@ constexpr std::array kind_rules{
     KindRule{Kind::ksm_sole,
              [](const KindInput& in) { return is_ksm(in) && in.map_count.value_or(0) == 1; }},
     KindRule{Kind::ksm, [](const KindInput& in) { return is_ksm(in); }},
-    KindRule{Kind::zero_filled,
-             [](const KindInput& in) { return in.content == Content::zero; }},
-    KindRule{Kind::hugetlb,
-             [](const KindInput& in) {
-                 return has(in, KPF_HUGE) || in.backing == Backing::hugetlb;
-             }},
-    KindRule{Kind::thp,
-             [](const KindInput& in) { return has(in, KPF_THP) || in.pmd_mapped; }},
-    KindRule{Kind::anon,
-             [](const KindInput& in) {
-                 return in.flags ? has(in, KPF_ANON) : !(in.entry & PM_FILE);
-             }},
+    KindRule{Kind::zero_filled, [](const KindInput& in) { return in.content == Content::zero; }},
+    KindRule{
+        Kind::hugetlb,
+        [](const KindInput& in) { return has(in, KPF_HUGE) || in.backing == Backing::hugetlb; }},
+    KindRule{Kind::thp, [](const KindInput& in) { return has(in, KPF_THP) || in.pmd_mapped; }},
+    KindRule{
+        Kind::anon,
+        [](const KindInput& in) { return in.flags ? has(in, KPF_ANON) : !(in.entry & PM_FILE); }},
     KindRule{Kind::shmem, [](const KindInput& in) { return in.backing == Backing::shmem; }},
-    KindRule{Kind::file,
-             [](const KindInput& in) {
-                 return in.backing == Backing::file || (in.entry & PM_FILE);
-             }},
+    KindRule{
+        Kind::file,
+        [](const KindInput& in) { return in.backing == Backing::file || (in.entry & PM_FILE); }},
     // A kernel page in an anonymous-looking mapping: [vdso].
     KindRule{Kind::special, [](const KindInput&) { return true; }},
 };
@@ -166,11 +160,11 @@ PageClass Classifier::classify(const PageFacts& page) {
                     (swap_type(page.entry) == SWP_PTE_MARKER ? (swap_offset(page.entry) & 7) << 5
                                                              : 0);
     const std::uint64_t count = page.map_count ? std::min(*page.map_count, 2u) + 1 : 0;
-    const std::uint64_t small = number | count << 8 | static_cast<std::uint64_t>(page.pmd_mapped) << 24 |
-                                std::uint64_t{page.zero_page} << 11 |
-                                static_cast<std::uint64_t>(page.cache) << 12 |
-                                static_cast<std::uint64_t>(page.content) << 16 |
-                                std::uint64_t{page.flags.has_value()} << 20;
+    const std::uint64_t small =
+        number | count << 8 | static_cast<std::uint64_t>(page.pmd_mapped) << 24 |
+        std::uint64_t{page.zero_page} << 11 | static_cast<std::uint64_t>(page.cache) << 12 |
+        static_cast<std::uint64_t>(page.content) << 16 |
+        std::uint64_t{page.flags.has_value()} << 20;
     const std::array<std::uint64_t, 2> key{(page.entry & ~PM_PFRAME_MASK) | small,
                                            page.flags.value_or(0)};
     if (has_last_ && key == last_key_) return last_;
@@ -224,7 +218,7 @@ void Classifier::decide_attributes(const PageFacts& page, PageClass& result) con
     const bool present = result.state == State::present;
     const bool nothing = !(page.entry & (PM_PRESENT | PM_SWAP));
     result.set(uffd_wp, tri((page.entry & PM_UFFD_WP) != 0));
-    result.set(soft_dirty, nothing                              ? Tri::no
+    result.set(soft_dirty, nothing                            ? Tri::no
                            : host_->soft_dirty.value_or(true) ? tri(page.entry & PM_SOFT_DIRTY)
                                                               : Tri::unknown);
     if (!present) return;

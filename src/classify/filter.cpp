@@ -24,9 +24,7 @@ using NodePtr = std::shared_ptr<const Node>;
 
 Tri tri(bool yes) { return yes ? Tri::yes : Tri::no; }
 
-Tri negate(Tri value) {
-    return value == Tri::unknown ? Tri::unknown : tri(value == Tri::no);
-}
+Tri negate(Tri value) { return value == Tri::unknown ? Tri::unknown : tri(value == Tri::no); }
 
 struct Token {
     enum class Type { word, text, symbol, end } type = Type::end;
@@ -35,8 +33,8 @@ struct Token {
 };
 
 bool is_word_character(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '-' || c == '_' || c == '.';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
 }
 
 class Parser {
@@ -54,8 +52,9 @@ private:
     static constexpr int deepest = 100;
 
     [[noreturn]] void fail(const std::string& why) const {
-        const auto shown = token_.type == Token::Type::end ? std::string{"the end"}
-                                                           : fmt::format("'{}'", escape_text(token_.text));
+        const auto shown = token_.type == Token::Type::end
+                               ? std::string{"the end"}
+                               : fmt::format("'{}'", escape_text(token_.text));
         throw Error{ErrorKind::usage, "--where", 0,
                     "words: states, kinds, attributes, markers; name, size, state, kind, marker, "
                     "backing, folio with = != ~ < <= > >=",
@@ -144,8 +143,8 @@ private:
         if (token_.type != Token::Type::word) fail("expected a word");
         const Token word = token_;
         advance();
-        static constexpr std::string_view operators[] = {"=", "==", "!=", "~",
-                                                         "!~", "<", "<=", ">", ">="};
+        static constexpr std::string_view operators[] = {"=", "==", "!=", "~", "!~",
+                                                         "<", "<=", ">",  ">="};
         for (const auto op : operators)
             if (token_.type == Token::Type::symbol && token_.text == op) {
                 advance();
@@ -164,11 +163,16 @@ private:
         if (subject.text == "name") return compare_name(op, value.text);
         if (subject.text == "size") return compare_size(op, value);
         NodePtr node;
-        if (subject.text == "state") node = state_word(value.text);
-        else if (subject.text == "kind") node = kind_word(value.text);
-        else if (subject.text == "marker") node = marker_word(value.text);
-        else if (subject.text == "backing") node = backing_word(value.text);
-        else if (subject.text == "folio") node = folio_word(value.text);
+        if (subject.text == "state")
+            node = state_word(value.text);
+        else if (subject.text == "kind")
+            node = kind_word(value.text);
+        else if (subject.text == "marker")
+            node = marker_word(value.text);
+        else if (subject.text == "backing")
+            node = backing_word(value.text);
+        else if (subject.text == "folio")
+            node = folio_word(value.text);
         else {
             token_ = subject;
             fail("not something that can be compared");

@@ -21,16 +21,17 @@ void add_gap(std::vector<Gap>& gaps, Gap gap) {
 void explain(Census& census) {
     auto& gaps = census.gaps;
     if (!census.frames_known && census.host.frames_visible == false)
-        add_gap(gaps, {"pagemap", std::nullopt, "frame and swap numbers are hidden", "CAP_SYS_ADMIN",
-                       false});
+        add_gap(gaps, {"pagemap", std::nullopt, "frame and swap numbers are hidden",
+                       "CAP_SYS_ADMIN", false});
     if (census.host.ksm_flag_true == false)
         add_gap(gaps, {"kpageflags", std::nullopt,
                        "this kernel sets KPF_KSM on every anonymous page, so KSM kinds are unknown",
                        "a kernel with the fix (6.18.44, 7.2)", false});
     if (census.tables.empty_tables.value_or(0) > 0 && !census.tables.located_tables)
-        add_gap(gaps, {"page tables", std::nullopt,
-                       "empty page tables are counted, but this kernel does not show where they are",
-                       "", false});
+        add_gap(gaps,
+                {"page tables", std::nullopt,
+                 "empty page tables are counted, but this kernel does not show where they are", "",
+                 false});
     if (census.want.zero == ZeroTest::off && census.totals.content_candidates > 0)
         add_gap(gaps, {"contents", std::nullopt, "page contents were not read",
                        "--zero all, or --zero sample=1%", false});
@@ -45,10 +46,9 @@ PieceResult read_and_classify(Source& source, const PieceContext& context,
                               const snapshot::Piece& piece, const Want& want) {
     PieceResult result;
     PieceBuilder builder{context, result};
-    snapshot::read_piece(source, context.mappings, piece, want,
-                         [&](std::size_t mapping, const PageBlock& block) {
-                             builder.add(mapping, block);
-                         });
+    snapshot::read_piece(
+        source, context.mappings, piece, want,
+        [&](std::size_t mapping, const PageBlock& block) { builder.add(mapping, block); });
     return result;
 }
 
@@ -82,7 +82,8 @@ Census look(Source& source, const LookOptions& options) {
             return read_and_classify(source, context, pieces[i], options.want);
         },
         [&](PieceResult&& result) {
-            for (const auto& [mapping, tally] : result.tallies) census.mappings[mapping].tally.add(tally);
+            for (const auto& [mapping, tally] : result.tallies)
+                census.mappings[mapping].tally.add(tally);
             for (const SlotNote& note : result.slots) add_note(notes, note);
             for (const Run& run : result.runs) merger.add(run);
             for (const Page& page : result.pages) options.on_page(page);

@@ -11,7 +11,8 @@ namespace pagesift {
 using namespace abi;
 
 PieceBuilder::PieceBuilder(const PieceContext& context, PieceResult& result)
-    : context_(context), result_(result),
+    : context_(context),
+      result_(result),
       table_order_(static_cast<unsigned>(std::bit_width(context.host.entries_per_table())) - 1) {}
 
 void PieceBuilder::add(std::size_t mapping, const PageBlock& block) {
@@ -21,8 +22,10 @@ void PieceBuilder::add(std::size_t mapping, const PageBlock& block) {
         tally_ = &result_.tallies.back().second;
         classifier_.emplace(context_.host, context_.mappings[mapping]);
     }
-    if (block.uniform || block.entries.empty()) add_uniform(block);
-    else add_dense(block);
+    if (block.uniform || block.entries.empty())
+        add_uniform(block);
+    else
+        add_dense(block);
 }
 
 PageFacts PieceBuilder::facts(const PageBlock& block, std::size_t i) const {
@@ -33,8 +36,7 @@ PageFacts PieceBuilder::facts(const PageBlock& block, std::size_t i) const {
     // Frame 0 is never a user's page: it stands for a number that was hidden.
     const bool framed = (page.entry & PM_PFRAME_MASK) != 0;
     if (!block.flags.empty() && framed && block.flags[i] != 0) page.flags = block.flags[i];
-    if (!block.map_counts.empty() && block.map_counts[i] != 0)
-        page.map_count = block.map_counts[i];
+    if (!block.map_counts.empty() && block.map_counts[i] != 0) page.map_count = block.map_counts[i];
     if (!block.zero_page.empty()) page.zero_page = block.zero_page[i] != 0;
     if (!block.content.empty()) page.content = block.content[i];
     if (!block.pmd_mapped.empty()) {
@@ -90,17 +92,22 @@ void PieceBuilder::add_dense(const PageBlock& block) {
 
 void PieceBuilder::note_slots(AddressRange range, std::uint64_t entry, PageClass cls) {
     std::uint8_t seen = 0;
-    if (cls.kind == Kind::special && !(entry & PM_PRESENT)) seen = SlotNote::hidden;
-    else if (cls.state == State::marker) seen = SlotNote::marker;
-    else if (!(entry & (PM_PRESENT | PM_SWAP))) return;
-    else if (cls.folio == FolioSize::hugetlb) seen = SlotNote::huge_alone;
+    if (cls.kind == Kind::special && !(entry & PM_PRESENT))
+        seen = SlotNote::hidden;
+    else if (cls.state == State::marker)
+        seen = SlotNote::marker;
+    else if (!(entry & (PM_PRESENT | PM_SWAP)))
+        return;
+    else if (cls.folio == FolioSize::hugetlb)
+        seen = SlotNote::huge_alone;
     else if (cls.attribute(Attribute::pmd_mapped) == Tri::yes)
         // A table is kept in reserve for splitting anonymous huge pages only (zap_huge_pmd).
         seen = cls.backing == Backing::anon ? SlotNote::huge : SlotNote::huge_alone;
-    else seen = SlotNote::populated;
+    else
+        seen = SlotNote::populated;
     const std::uint64_t slot_bytes = context_.host.slot_bytes();
-    for (std::uint64_t slot = range.start.value / slot_bytes;
-         slot * slot_bytes < range.end.value; ++slot)
+    for (std::uint64_t slot = range.start.value / slot_bytes; slot * slot_bytes < range.end.value;
+         ++slot)
         add_note(result_.slots, {slot, seen});
 }
 
@@ -125,8 +132,8 @@ void PieceBuilder::finish(const PageBlock& block, std::size_t first, std::uint64
 
 void PieceBuilder::add_sums(const PageBlock& block, std::size_t first, std::size_t pages,
                             PageClass cls) {
-    const bool resident = cls.kind != Kind::zero_page && cls.kind != Kind::special &&
-                          cls.folio != FolioSize::hugetlb;
+    const bool resident =
+        cls.kind != Kind::zero_page && cls.kind != Kind::special && cls.folio != FolioSize::hugetlb;
     const std::uint64_t page_shifted = context_.host.page_size << 12;
     if (resident && cls.attribute(Attribute::exclusive) == Tri::yes) {
         tally_->pss_shifted += page_shifted * pages;
@@ -134,8 +141,10 @@ void PieceBuilder::add_sums(const PageBlock& block, std::size_t first, std::size
     } else if (resident) {
         for (std::size_t i = first; i < first + pages; ++i) {
             const std::uint32_t count = block.map_counts.empty() ? 0 : block.map_counts[i];
-            if (count == 0) ++tally_->pss_unknown_pages;
-            else tally_->pss_shifted += page_shifted / count;
+            if (count == 0)
+                ++tally_->pss_unknown_pages;
+            else
+                tally_->pss_shifted += page_shifted / count;
             tally_->private_pages += count == 1;
         }
     }
@@ -228,9 +237,12 @@ void PieceBuilder::add_page(const PageBlock& block, std::size_t i, PageClass cls
     } else if (cls.state == State::present) {
         if (const std::uint64_t pfn = entry & PM_PFRAME_MASK; pfn != 0) page.pfn = pfn;
         page.flags = known.flags;
-        if (known.map_count) page.sharers = known.map_count;
-        else if (entry & PM_MMAP_EXCLUSIVE) page.sharers = 1;
-        if (cls.folio == FolioSize::small) page.folio_pages = 1;
+        if (known.map_count)
+            page.sharers = known.map_count;
+        else if (entry & PM_MMAP_EXCLUSIVE)
+            page.sharers = 1;
+        if (cls.folio == FolioSize::small)
+            page.folio_pages = 1;
         else if (!block.folio_orders.empty() &&
                  block.folio_orders[column] != PageBlock::unknown_order) {
             const unsigned order = block.folio_orders[column];

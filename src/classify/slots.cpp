@@ -6,8 +6,10 @@
 namespace pagesift {
 
 void add_note(std::vector<SlotNote>& notes, SlotNote note) {
-    if (!notes.empty() && notes.back().slot == note.slot) notes.back().seen |= note.seen;
-    else notes.push_back(note);
+    if (!notes.empty() && notes.back().slot == note.slot)
+        notes.back().seen |= note.seen;
+    else
+        notes.push_back(note);
 }
 
 namespace {
@@ -58,9 +60,8 @@ std::vector<AddressRange> silent_ranges(std::span<const Mapping> mappings,
 
 /// How many mappings reach into the slot, and whether one covers it.
 Slot describe(std::span<const Mapping> mappings, AddressRange range, SlotState state) {
-    auto first = std::partition_point(mappings.begin(), mappings.end(), [&](const Mapping& m) {
-        return m.range.end <= range.start;
-    });
+    auto first = std::partition_point(mappings.begin(), mappings.end(),
+                                      [&](const Mapping& m) { return m.range.end <= range.start; });
     Slot slot{range, state, false, false};
     if (first == mappings.end()) return slot;
     slot.reclaimable = state == SlotState::empty && first->range.start <= range.start &&
@@ -97,9 +98,8 @@ std::vector<std::vector<AddressRange>> share_out(std::span<const AddressRange> r
 }
 
 /// All that the source says about @p ranges; empty when it cannot tell.
-std::optional<std::vector<AddressRange>> ask_tables(Source& source,
-                                                    std::span<const AddressRange> ranges,
-                                                    unsigned jobs) {
+std::optional<std::vector<AddressRange>>
+ask_tables(Source& source, std::span<const AddressRange> ranges, unsigned jobs) {
     std::vector<AddressRange> all;
     bool told = true;
     const auto portions = share_out(ranges, source.host().slot_bytes(), jobs);
@@ -139,8 +139,8 @@ void locate(Source& source, std::span<const Mapping> mappings, std::span<const S
 } // namespace
 
 PageTables judge_tables(Source& source, std::span<const Mapping> mappings,
-                        std::span<const SlotNote> notes,
-                        std::optional<std::uint64_t> vm_pte_bytes, bool whole, unsigned jobs) {
+                        std::span<const SlotNote> notes, std::optional<std::uint64_t> vm_pte_bytes,
+                        bool whole, unsigned jobs) {
     PageTables tables;
     const HostFacts& host = source.host();
     tables.total_bytes = vm_pte_bytes;
@@ -150,7 +150,8 @@ PageTables judge_tables(Source& source, std::span<const Mapping> mappings,
         if (note.seen != SlotNote::marker) continue;
         ++tables.marker_only_tables;
         const std::uint64_t start = note.slot * host.slot_bytes();
-        tables.slots.push_back(describe(mappings, {Address{start}, Address{start + host.slot_bytes()}},
+        tables.slots.push_back(describe(mappings,
+                                        {Address{start}, Address{start + host.slot_bytes()}},
                                         SlotState::marker_only));
     }
     if (!whole) return tables;
@@ -163,9 +164,8 @@ PageTables judge_tables(Source& source, std::span<const Mapping> mappings,
         }
     }
     locate(source, mappings, notes, jobs, tables);
-    std::sort(tables.slots.begin(), tables.slots.end(), [](const Slot& a, const Slot& b) {
-        return a.range.start < b.range.start;
-    });
+    std::sort(tables.slots.begin(), tables.slots.end(),
+              [](const Slot& a, const Slot& b) { return a.range.start < b.range.start; });
     return tables;
 }
 

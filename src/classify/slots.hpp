@@ -11,11 +11,11 @@ struct SlotNote {
     std::uint64_t slot = 0; ///< address / slot size
     std::uint8_t seen = 0;
 
-    static constexpr std::uint8_t populated = 1;    ///< an entry that is neither none nor a marker
+    static constexpr std::uint8_t populated = 1; ///< an entry that is neither none nor a marker
     static constexpr std::uint8_t marker = 2;
-    static constexpr std::uint8_t huge = 4;         ///< a huge entry that keeps a table in reserve
-    static constexpr std::uint8_t huge_alone = 8;   ///< a huge entry without one
-    static constexpr std::uint8_t hidden = 16;      ///< entries that pagemap hides
+    static constexpr std::uint8_t huge = 4;       ///< a huge entry that keeps a table in reserve
+    static constexpr std::uint8_t huge_alone = 8; ///< a huge entry without one
+    static constexpr std::uint8_t hidden = 16;    ///< entries that pagemap hides
 };
 
 /// Adds @p note, which is at or behind the last of @p notes.
@@ -24,7 +24,7 @@ void add_note(std::vector<SlotNote>& notes, SlotNote note);
 /// Judges all slots of a process. @p notes in address order; @p vm_pte_bytes is VmPTE of status,
 /// empty when not known; @p whole is false when only a part of the mappings was looked at.
 PageTables judge_tables(Source& source, std::span<const Mapping> mappings,
-                        std::span<const SlotNote> notes,
-                        std::optional<std::uint64_t> vm_pte_bytes, bool whole, unsigned jobs);
+                        std::span<const SlotNote> notes, std::optional<std::uint64_t> vm_pte_bytes,
+                        bool whole, unsigned jobs);
 
 } // namespace pagesift

@@ -76,7 +76,9 @@ std::uint64_t PageClass::key() const {
 }
 
 PageClass PageClass::from_key(std::uint64_t key) {
-    const auto field = [&](unsigned shift) { return static_cast<std::uint8_t>((key >> shift) & 15); };
+    const auto field = [&](unsigned shift) {
+        return static_cast<std::uint8_t>((key >> shift) & 15);
+    };
     return {.state = static_cast<State>(field(32)),
             .kind = static_cast<Kind>(field(36)),
             .marker = static_cast<Marker>(field(40)),

@@ -51,10 +51,14 @@ std::vector<Target> parse_targets(const Options& options, const Environment& env
         targets.push_back({text, pid});
     }
     for (const std::string& text : options.targets) {
-        if (text == "self") targets.push_back({text, environment.own_pid});
-        else if (const auto pid = to_pid(text)) targets.push_back({text, pid});
-        else if (looks_like_number(text)) throw bad_pid(text);
-        else targets.push_back({text, {}});
+        if (text == "self")
+            targets.push_back({text, environment.own_pid});
+        else if (const auto pid = to_pid(text))
+            targets.push_back({text, pid});
+        else if (looks_like_number(text))
+            throw bad_pid(text);
+        else
+            targets.push_back({text, {}});
     }
     if (targets.empty())
         throw Error{ErrorKind::usage, "no target", 0, "pagesift --help shows how to call it",

@@ -10,7 +10,8 @@ namespace {
 
 std::string read_file(const std::string& path) {
     std::ifstream file{path, std::ios::binary};
-    if (!file) throw Error{ErrorKind::bad_input, path, errno, "a target is a pid, 'self' or a recording"};
+    if (!file)
+        throw Error{ErrorKind::bad_input, path, errno, "a target is a pid, 'self' or a recording"};
     std::ostringstream text;
     text << file.rdbuf();
     if (file.bad() || text.fail()) throw Error{ErrorKind::bad_input, path, errno ? errno : EISDIR};
@@ -20,10 +21,13 @@ std::string read_file(const std::string& path) {
 class Inspection {
 public:
     Inspection(const Options& options, const Environment& environment, const Messages& messages)
-        : options_(options), environment_(environment), messages_(messages),
+        : options_(options),
+          environment_(environment),
+          messages_(messages),
           output_(options.output, *environment.out),
           report_(report_options(options, environment)),
-          sink_(report::make_sink(output_.stream(), report_)), open_(open_options(options)) {
+          sink_(report::make_sink(output_.stream(), report_)),
+          open_(open_options(options)) {
         look_.want = parse_want(options);
         look_.jobs = jobs(options, environment);
         look_.interrupted = environment.interrupted;
@@ -38,7 +42,8 @@ public:
         look_.on_mappings = [this](const ProcessText& process, std::span<const Mapping> mappings) {
             sink_.begin(process, mappings);
         };
-        if (options.ranges || options.map) look_.on_run = [this](const Run& run) { sink_.run(run); };
+        if (options.ranges || options.map)
+            look_.on_run = [this](const Run& run) { sink_.run(run); };
         if (options.pages) look_.on_page = [this](const Page& page) { sink_.page(page); };
     }
 
@@ -78,7 +83,9 @@ private:
 
     void inspect(Source& source, const std::string& subject) {
         LookOptions look = look_;
-        const auto page = [&](std::uint64_t bytes) { return bytes & ~(source.host().page_size - 1); };
+        const auto page = [&](std::uint64_t bytes) {
+            return bytes & ~(source.host().page_size - 1);
+        };
         for (AddressRange& range : look.only) {
             range.start = Address{page(range.start.value)};
             range.end = Address{page(range.end.value + source.host().page_size - 1)};
@@ -107,8 +114,7 @@ private:
 
 } // namespace
 
-Exit run_inspect(const Options& options, const Environment& environment,
-                 const Messages& messages) {
+Exit run_inspect(const Options& options, const Environment& environment, const Messages& messages) {
     return Inspection{options, environment, messages}.run();
 }
 

@@ -18,24 +18,25 @@ std::string check_zero(const std::string& text) {
     return "'" + escape_text(text) + "' is not off, all or sample=N% with N in (0, 100]";
 }
 
-CLI::Validator choices(std::vector<std::string> words) {
-    return CLI::IsMember(std::move(words));
-}
+CLI::Validator choices(std::vector<std::string> words) { return CLI::IsMember(std::move(words)); }
 
 void add_reading(CLI::App& command, Options& o) {
-    command.add_option("--zero", o.zero,
-                       "Read contents to find zero-filled pages; marks the pages that are read as "
-                       "referenced")
+    command
+        .add_option("--zero", o.zero,
+                    "Read contents to find zero-filled pages; marks the pages that are read as "
+                    "referenced")
         ->type_name("off|sample=N%|all")
         ->check(CLI::Validator{check_zero, "", "zero"})
         ->capture_default_str();
-    command.add_option("--file-cache", o.file_cache,
-                       "Ask the page cache about file pages that are not mapped")
+    command
+        .add_option("--file-cache", o.file_cache,
+                    "Ask the page cache about file pages that are not mapped")
         ->check(choices({"on", "off"}))
         ->capture_default_str();
-    command.add_option("--smaps", o.smaps,
-                       "Read smaps (slower; VmFlags and Referenced of each mapping); auto: only "
-                       "where an answer needs it")
+    command
+        .add_option("--smaps", o.smaps,
+                    "Read smaps (slower; VmFlags and Referenced of each mapping); auto: only "
+                    "where an answer needs it")
         ->check(choices({"auto", "on", "off"}))
         ->capture_default_str();
     command.add_option("--lens", o.lens, "How to look: auto takes the most exact lens there is")
@@ -81,9 +82,10 @@ void add_inspect(CLI::App& app, Options& o) {
     command.add_flag("--ranges", o.ranges, "List every run of pages of one state and kind");
     command.add_flag("--pages", o.pages, "List every page with its attributes");
     command.add_flag("--map", o.map, "Draw the address space, one cell for N pages");
-    command.add_option("--where", o.where,
-                       "Only pages for which EXPR holds, such as 'swapped or zero-filled', "
-                       "'name ~ \"*libc*\" and dirty'")
+    command
+        .add_option("--where", o.where,
+                    "Only pages for which EXPR holds, such as 'swapped or zero-filled', "
+                    "'name ~ \"*libc*\" and dirty'")
         ->type_name("EXPR");
     command.add_option("-a,--address", o.addresses, "Only these addresses; may be given again")
         ->type_name("A-B|A+SIZE")

@@ -64,16 +64,14 @@ snapshot::Encoding choose_encoding(bool text, std::span<const std::unique_ptr<So
 
 } // namespace
 
-Exit run_record(const Options& options, const Environment& environment,
-                const Messages& messages) {
+Exit run_record(const Options& options, const Environment& environment, const Messages& messages) {
     const auto open = open_options(options);
     const auto host = os::read_host(open);
     Outcome outcome;
     std::vector<std::unique_ptr<Source>> sources;
     for (const Target& target : parse_targets(options, environment)) {
         try {
-            if (!target.pid)
-                throw Error{ErrorKind::usage, target.text, 0, "", "not a process id"};
+            if (!target.pid) throw Error{ErrorKind::usage, target.text, 0, "", "not a process id"};
             sources.push_back(os::open_process(*target.pid, host, open));
         } catch (const Error& error) {
             if (error.kind() == ErrorKind::usage) throw;
@@ -95,7 +93,8 @@ Exit run_record(const Options& options, const Environment& environment,
         for (const Gap& gap : census.gaps) {
             if (!gap.incomplete) continue;
             outcome.partial = true;
-            messages.warn(fmt::format("pid {}", census.process.pid), gap.source + ": " + gap.reason);
+            messages.warn(fmt::format("pid {}", census.process.pid),
+                          gap.source + ": " + gap.reason);
         }
         writer.end(source->gaps());
         ++outcome.answered;

@@ -86,9 +86,9 @@ private:
 
     void page_cache() {
         const auto links = root_.list("proc/self/map_files");
-        const int error =
-            links.empty() ? ENOENT
-                          : root_.open("proc/self/map_files/" + links.front(), O_PATH).error;
+        const int error = links.empty()
+                              ? ENOENT
+                              : root_.open("proc/self/map_files/" + links.front(), O_PATH).error;
         add("map-files", error == 0, readable(error),
             "swapped, cached and missing pages of shared memory and files",
             "CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE");
@@ -97,11 +97,12 @@ private:
     }
 
     void meaning() {
-        add("soft-dirty", host_->soft_dirty, "bit 55 of the page map",
-            "attribute soft-dirty", "CONFIG_MEM_SOFT_DIRTY (not on arm64)");
+        add("soft-dirty", host_->soft_dirty, "bit 55 of the page map", "attribute soft-dirty",
+            "CONFIG_MEM_SOFT_DIRTY (not on arm64)");
         add("ksm-flag", host_->ksm_flag_true,
-            host_->ksm_flag_true.value_or(true) ? "KPF_KSM is set on KSM pages only"
-                                                : "this kernel sets KPF_KSM on every anonymous page",
+            host_->ksm_flag_true.value_or(true)
+                ? "KPF_KSM is set on KSM pages only"
+                : "this kernel sets KPF_KSM on every anonymous page",
             "KSM kinds of each page", "a kernel with the fix (6.18.44, 7.2)");
         const auto ksm = root_.read_text("proc/self/ksm_stat");
         add("ksm-stat", ksm.error == 0, readable(ksm.error), "KSM figures of a process",
@@ -116,8 +117,8 @@ private:
             "PAGE_IS_WRITTEN tells an empty table from none", "where empty page tables are",
             "their number is known all the same, from VmPTE");
         add("pt-reclaim", own([&] { return probe_pt_reclaim(*host_).value_or(false); }),
-            "MADV_DONTNEED of a whole slot frees its empty table",
-            "giving empty page tables back", "Linux 6.14 or newer with CONFIG_PT_RECLAIM");
+            "MADV_DONTNEED of a whole slot frees its empty table", "giving empty page tables back",
+            "Linux 6.14 or newer with CONFIG_PT_RECLAIM");
     }
 
     void settings() {

@@ -47,8 +47,7 @@ std::vector<FrameRun> sorted_frame_runs(std::span<const std::uint64_t> entries) 
 namespace {
 
 /// Calls @p sink(first frame, words, runs) for each stretch of @p runs that one read covers.
-template <class Sink>
-void for_each_stretch(int fd, std::span<const FrameRun> runs, Sink&& sink) {
+template <class Sink> void for_each_stretch(int fd, std::span<const FrameRun> runs, Sink&& sink) {
     std::vector<std::uint64_t> buffer;
     for (std::size_t i = 0; i < runs.size();) {
         const std::size_t begin = i;
@@ -67,11 +66,10 @@ void for_each_stretch(int fd, std::span<const FrameRun> runs, Sink&& sink) {
     }
 }
 
-constexpr std::uint64_t folio_wide = kpf(KPF_REFERENCED) | kpf(KPF_UPTODATE) | kpf(KPF_DIRTY) |
-                                     kpf(KPF_LRU) | kpf(KPF_ACTIVE) | kpf(KPF_WRITEBACK) |
-                                     kpf(KPF_ANON) | kpf(KPF_SWAPCACHE) | kpf(KPF_SWAPBACKED) |
-                                     kpf(KPF_HUGE) | kpf(KPF_UNEVICTABLE) | kpf(KPF_MLOCKED) |
-                                     kpf(KPF_THP) | kpf(KPF_RECLAIM);
+constexpr std::uint64_t folio_wide =
+    kpf(KPF_REFERENCED) | kpf(KPF_UPTODATE) | kpf(KPF_DIRTY) | kpf(KPF_LRU) | kpf(KPF_ACTIVE) |
+    kpf(KPF_WRITEBACK) | kpf(KPF_ANON) | kpf(KPF_SWAPCACHE) | kpf(KPF_SWAPBACKED) | kpf(KPF_HUGE) |
+    kpf(KPF_UNEVICTABLE) | kpf(KPF_MLOCKED) | kpf(KPF_THP) | kpf(KPF_RECLAIM);
 
 } // namespace
 
@@ -178,8 +176,8 @@ void FrameReader::read_counts(PageBlock& block, std::span<const FrameRun> runs) 
             if (block.entries[index] & PM_MMAP_EXCLUSIVE) continue;
             if (block.flags[index] & kpf(KPF_ZERO_PAGE)) continue;
             FrameRun* last = shared.empty() ? nullptr : &shared.back();
-            if (last && last->pfn + last->count == run.pfn + i && last->index + last->count == index &&
-                last->count < longest_run)
+            if (last && last->pfn + last->count == run.pfn + i &&
+                last->index + last->count == index && last->count < longest_run)
                 ++last->count;
             else
                 shared.push_back({run.pfn + i, index, 1});
@@ -190,8 +188,8 @@ void FrameReader::read_counts(PageBlock& block, std::span<const FrameRun> runs) 
     for_each_stretch(counts_.get(), shared, [&](std::uint64_t first, auto words, auto parts) {
         for (const FrameRun& run : parts)
             for (std::uint32_t i = 0; i < run.count && run.pfn + i - first < words.size(); ++i)
-                block.map_counts[run.index + i] =
-                    static_cast<std::uint32_t>(std::min<std::uint64_t>(words[run.pfn + i - first], ~0u));
+                block.map_counts[run.index + i] = static_cast<std::uint32_t>(
+                    std::min<std::uint64_t>(words[run.pfn + i - first], ~0u));
     });
 }
 

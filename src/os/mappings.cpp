@@ -33,7 +33,7 @@ bool is_kernel_data(const std::string& name) {
 }
 
 const std::set<std::string_view>& remote_file_systems() {
-    static const std::set<std::string_view> names{"nfs",  "nfs4",  "cifs", "smb3", "9p",
+    static const std::set<std::string_view> names{"nfs",  "nfs4",   "cifs", "smb3", "9p",
                                                   "ceph", "lustre", "afs",  "gfs2", "ocfs2"};
     return names;
 }
@@ -113,7 +113,8 @@ bool MappingReader::read_by_query(int maps_fd, std::vector<Mapping>& mappings) c
         m.device = {query.dev_major, query.dev_minor};
         m.inode = query.inode;
         m.page_size = query.vma_page_size;
-        if (query.vma_name_size > 1) m.name.assign(name.data(), ::strnlen(name.data(), name.size()));
+        if (query.vma_name_size > 1)
+            m.name.assign(name.data(), ::strnlen(name.data(), name.size()));
         at = query.vma_end;
         mappings.push_back(std::move(m));
     }
@@ -145,9 +146,9 @@ void MappingReader::find_backings(std::vector<Mapping>& mappings) const {
         m.backing = backing_of(m, devices, mounts);
         if (m.page_size > page_size) m.backing = Backing::hugetlb;
         const auto mount = mounts.find(m.device);
-        m.remote_file = m.backing == Backing::file && mount != mounts.end() &&
-                        (remote_file_systems().contains(mount->second) ||
-                         mount->second.starts_with("fuse"));
+        m.remote_file =
+            m.backing == Backing::file && mount != mounts.end() &&
+            (remote_file_systems().contains(mount->second) || mount->second.starts_with("fuse"));
     }
 }
 
@@ -200,8 +201,10 @@ void apply_vm_flags(Mapping& mapping) {
     if (!mapping.smaps) return;
     using procfs::VmFlag;
     const auto& flags = mapping.smaps->vm_flags;
-    if (flags.has(VmFlag::hugetlb)) mapping.backing = Backing::hugetlb;
-    else if (flags.has(VmFlag::pfnmap) || flags.has(VmFlag::io)) mapping.backing = Backing::special;
+    if (flags.has(VmFlag::hugetlb))
+        mapping.backing = Backing::hugetlb;
+    else if (flags.has(VmFlag::pfnmap) || flags.has(VmFlag::io))
+        mapping.backing = Backing::special;
 }
 
 } // namespace pagesift::os

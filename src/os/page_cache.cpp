@@ -71,8 +71,12 @@ MappedFile::~MappedFile() {
 
 PageCache::PageCache(const Root& root, std::string base, int pagemap_fd, CacheMethods methods,
                      std::uint64_t page_size, GapLog& gaps)
-    : root_(root), base_(std::move(base)), pagemap_fd_(pagemap_fd), methods_(methods),
-      page_size_(page_size), gaps_(gaps) {}
+    : root_(root),
+      base_(std::move(base)),
+      pagemap_fd_(pagemap_fd),
+      methods_(methods),
+      page_size_(page_size),
+      gaps_(gaps) {}
 
 std::shared_ptr<MappedFile> PageCache::file(const Mapping& mapping) {
     static constexpr std::size_t most_open = 16;
@@ -97,11 +101,10 @@ std::shared_ptr<MappedFile> PageCache::open(const Mapping& mapping) const {
             return false;
         struct statfs file_system {};
         if (::fstatfs(handle.fd.get(), &file_system) == 0)
-            found->shmem =
-                static_cast<std::uint64_t>(file_system.f_type) == abi::TMPFS_MAGIC;
+            found->shmem = static_cast<std::uint64_t>(file_system.f_type) == abi::TMPFS_MAGIC;
         // NONBLOCK: an open that would break somebody's lease is refused instead.
-        auto opened = own_root().open(fmt::format("proc/self/fd/{}", handle.fd.get()),
-                                      O_RDONLY | O_NONBLOCK);
+        auto opened =
+            own_root().open(fmt::format("proc/self/fd/{}", handle.fd.get()), O_RDONLY | O_NONBLOCK);
         found->fd = std::move(opened.fd);
         found->error = opened.error;
         if (!found->fd) return false;
@@ -122,17 +125,16 @@ std::shared_ptr<MappedFile> PageCache::open(const Mapping& mapping) const {
     // Without CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE map_files stays closed; the same file may
     // be reachable by its name or through one of the target's descriptors.
     const int refused = found->error;
-    if (mapping.name.starts_with('/') && take(base_ + "/root" + mapping.name, true))
-        return found;
+    if (mapping.name.starts_with('/') && take(base_ + "/root" + mapping.name, true)) return found;
     for (const auto& name : root_.list(base_ + "/fd"))
         if (take(base_ + "/fd/" + name, true)) return found;
     found->error = refused != 0 ? refused : ENOENT;
     return found;
 }
 
-/// A shmem file's blocks are its pages in memory and in swap; how many are in swap, a mapping of the
-/// whole of it tells. When none are, or when all the others are mapped by the target, what has data
-/// and no entry needs no further question. Worth it for many pages only.
+/// A shmem file's blocks are its pages in memory and in swap; how many are in swap, a mapping of
+/// the whole of it tells. When none are, or when all the others are mapped by the target, what has
+/// data and no entry needs no further question. Worth it for many pages only.
 void PageCache::judge_rest(const Mapping& mapping, MappedFile& file) const {
     static constexpr std::uint64_t worth_bytes = 16 << 20;
     struct stat status {};
@@ -200,9 +202,9 @@ void PageCache::read_huge(const Mapping& mapping, PageBlock& block) {
         const auto existing = static_cast<std::uint64_t>(status.st_blocks) * 512;
         // Either the file has no page, or this mapping shows all of it and has them all mapped.
         const bool whole = mapping.shared && mapping.offset == 0 &&
-                           static_cast<std::uint64_t>(status.st_size) <=
-                               mapping.range.size().value;
-        empty = existing == 0 || (whole && mapping.smaps && mapping.smaps->hugetlb_bytes == existing);
+                           static_cast<std::uint64_t>(status.st_size) <= mapping.range.size().value;
+        empty =
+            existing == 0 || (whole && mapping.smaps && mapping.smaps->hugetlb_bytes == existing);
     }
     if (!empty)
         gaps_.add({"page cache", mapping.range,
@@ -248,8 +250,10 @@ Cache PageCache::uniform_answer(const MappedFile& file, std::uint64_t page,
 
 void PageCache::fill(const Mapping& mapping, const MappedFile& file, std::uint64_t page,
                      std::span<Cache> out) {
-    if (file.shmem) fill_shmem(mapping, file, page, out);
-    else fill_file(mapping, file, page, out);
+    if (file.shmem)
+        fill_shmem(mapping, file, page, out);
+    else
+        fill_file(mapping, file, page, out);
 }
 
 /// Calls @p sink(first, end) for each stretch of pages in [page, end) that the file has data for.
@@ -267,7 +271,8 @@ bool PageCache::for_each_data(const MappedFile& file, std::uint64_t page, std::u
         if (first >= end) return true;
         const auto hole = seek(first, SEEK_HOLE);
         if (hole < 0) return false;
-        page = std::max(first + 1, (static_cast<std::uint64_t>(hole) + page_size_ - 1) / page_size_);
+        page =
+            std::max(first + 1, (static_cast<std::uint64_t>(hole) + page_size_ - 1) / page_size_);
         sink(first, std::min(page, end));
     }
     return true;
@@ -277,8 +282,8 @@ bool PageCache::for_each_data(const MappedFile& file, std::uint64_t page, std::u
 void PageCache::fill_shmem(const Mapping& mapping, const MappedFile& file, std::uint64_t page,
                            std::span<Cache> out) {
     std::fill(out.begin(), out.end(), Cache::hole);
-    const bool told = for_each_data(
-        file, page, page + out.size(), [&](std::uint64_t first, std::uint64_t end) {
+    const bool told =
+        for_each_data(file, page, page + out.size(), [&](std::uint64_t first, std::uint64_t end) {
             fill_shmem_data(mapping, file, first, out.subspan(first - page, end - first));
         });
     if (!told) std::fill(out.begin(), out.end(), Cache::unknown);
@@ -299,9 +304,8 @@ void PageCache::fill_shmem_data(const Mapping& mapping, const MappedFile& file, 
             std::fill(out.begin(), out.end(), Cache::unknown);
         return;
     }
-    const bool doubtful =
-        methods_.swap_cache_lingers &&
-        (!mapping.smaps || mapping.smaps->swap_bytes.value_or(1) != 0);
+    const bool doubtful = methods_.swap_cache_lingers &&
+                          (!mapping.smaps || mapping.smaps->swap_bytes.value_or(1) != 0);
     for (std::size_t i = 0; i < out.size();) {
         const bool here = (resident[i] & 1) != 0;
         std::size_t end = i;
@@ -343,11 +347,11 @@ void PageCache::fill_file(const Mapping& mapping, const MappedFile& file, std::u
         for (; at < end; ++at)
             if (out[at - page] == Cache::absent) out[at - page] = Cache::hole;
     };
-    const bool told = for_each_data(file, page, page + out.size(),
-                                    [&](std::uint64_t first, std::uint64_t end) {
-                                        mark_holes(first);
-                                        at = end;
-                                    });
+    const bool told =
+        for_each_data(file, page, page + out.size(), [&](std::uint64_t first, std::uint64_t end) {
+            mark_holes(first);
+            at = end;
+        });
     if (told) mark_holes(page + out.size());
 }
 
@@ -363,10 +367,14 @@ bool PageCache::fill_by_cachestat(const MappedFile& file, std::uint64_t page,
         const auto answer = ask_cachestat(file.fd.get(), at * page_size_, n * page_size_);
         if (!answer) return false;
         Cache verdict = Cache::not_asked;
-        if (answer->nr_cache >= n) verdict = Cache::cached;
-        else if (answer->nr_cache == 0 && !file.shmem) verdict = Cache::absent;
-        else if (answer->nr_cache == 0 && answer->nr_evicted == 0) verdict = Cache::hole;
-        else if (answer->nr_cache == 0 && answer->nr_evicted >= n) verdict = Cache::absent;
+        if (answer->nr_cache >= n)
+            verdict = Cache::cached;
+        else if (answer->nr_cache == 0 && !file.shmem)
+            verdict = Cache::absent;
+        else if (answer->nr_cache == 0 && answer->nr_evicted == 0)
+            verdict = Cache::hole;
+        else if (answer->nr_cache == 0 && answer->nr_evicted >= n)
+            verdict = Cache::absent;
         if (verdict == Cache::not_asked && n == 1) verdict = Cache::unknown;
         if (verdict == Cache::not_asked) {
             length = std::bit_ceil(n) / 2;
@@ -399,10 +407,10 @@ bool PageCache::ask_resident(const Mapping& mapping, const MappedFile& file, std
         else
             error = errno;
     }
-    gaps_.add({"mincore", mapping.range,
-               fmt::format("the page cache behind the mapping cannot be asked ({})",
-                           errno_name(error)),
-               "the file's owner, or write access to it", false});
+    gaps_.add(
+        {"mincore", mapping.range,
+         fmt::format("the page cache behind the mapping cannot be asked ({})", errno_name(error)),
+         "the file's owner, or write access to it", false});
     return false;
 }
 

@@ -20,7 +20,7 @@ struct MappedFile {
 
     Fd fd;
     bool shmem = false;
-    int error = 0; ///< errno of the refused open; 0: fd can be asked
+    int error = 0;            ///< errno of the refused open; 0: fd can be asked
     bool may_mincore = false; ///< mincore tells the truth
     /// What a page that has data and no entry is, where that is the same for all of them.
     std::optional<Cache> rest;

@@ -85,9 +85,8 @@ bool probe_pagemap_scan(std::uint64_t category) {
     const Fd pagemap = open_own("proc/self/pagemap");
     const Scratch page{own_page_size(), own_page_size()};
     const AddressRange range{page.address(), page.address() + Bytes{own_page_size()}};
-    return pagemap &&
-           scan_pagemap(pagemap.get(), range, {0, 0, category, category},
-                        [](const auto&) { return true; }) == 0;
+    return pagemap && scan_pagemap(pagemap.get(), range, {0, 0, category, category},
+                                   [](const auto&) { return true; }) == 0;
 }
 
 bool probe_procmap_query() {
@@ -109,14 +108,14 @@ std::optional<bool> probe_located_tables(const HostFacts& host) {
     ::madvise(memory.data(), host.page_size, MADV_DONTNEED);
     bool first = false, second = false;
     const AddressRange range{memory.address(), memory.address() + Bytes{2 * slot}};
-    const int error = scan_pagemap(
-        pagemap.get(), range, {0, abi::PAGE_IS_WRITTEN, 0, abi::PAGE_IS_WRITTEN},
-        [&](const abi::page_region& region) {
-            first = first || (region.start == range.start.value &&
-                              region.end == range.start.value + slot);
-            second = second || region.end > range.start.value + slot;
-            return true;
-        });
+    const int error =
+        scan_pagemap(pagemap.get(), range, {0, abi::PAGE_IS_WRITTEN, 0, abi::PAGE_IS_WRITTEN},
+                     [&](const abi::page_region& region) {
+                         first = first || (region.start == range.start.value &&
+                                           region.end == range.start.value + slot);
+                         second = second || region.end > range.start.value + slot;
+                         return true;
+                     });
     if (error != 0) return false;
     return first && !second;
 }

@@ -19,13 +19,16 @@ constexpr std::size_t pages_behind_a_gap = 512;
 
 bool is_none(std::uint64_t entry) { return (entry & (abi::PM_PRESENT | abi::PM_SWAP)) == 0; }
 
-
 } // namespace
 
 ProcessSource::ProcessSource(std::uint32_t pid, std::shared_ptr<const HostFacts> host,
                              const OpenOptions& options)
-    : options_(options), root_(options.root), pid_(pid), base_(fmt::format("proc/{}", pid)),
-      host_(std::move(host)), frames_(root_, uses("kpageflags")),
+    : options_(options),
+      root_(options.root),
+      pid_(pid),
+      base_(fmt::format("proc/{}", pid)),
+      host_(std::move(host)),
+      frames_(root_, uses("kpageflags")),
       scan_works_(root_.live() && uses("pagemap-scan")) {
     choose_base();
     open_pagemap();
@@ -52,8 +55,7 @@ void ProcessSource::choose_base() {
         throw Error{stat.error == ENOENT || stat.error == ESRCH ? ErrorKind::gone
                                                                 : ErrorKind::denied,
                     fmt::format("pid {}", pid_), 0, "",
-                    stat.error == ENOENT ? "no such process"
-                                         : "stat: " + errno_name(stat.error)};
+                    stat.error == ENOENT ? "no such process" : "stat: " + errno_name(stat.error)};
     start_time_ = procfs::parse_start_time(stat.text).value_or(0);
     const auto status = procfs::parse_status(root_.read_text(base_ + "/status").text);
     if (status.tgid && *status.tgid != pid_)
@@ -95,17 +97,17 @@ ProcessText ProcessSource::process() {
     const auto ksm = root_.read_text(base_ + "/ksm_stat");
     text.ksm_stat = ksm.text;
     if (ksm.error != 0)
-        gaps_.add({"ksm_stat", std::nullopt,
-                   fmt::format("KSM figures of the process are missing ({})",
-                               errno_name(ksm.error)),
-                   ksm.error == EACCES ? "the target's uid or root" : "", false});
+        gaps_.add(
+            {"ksm_stat", std::nullopt,
+             fmt::format("KSM figures of the process are missing ({})", errno_name(ksm.error)),
+             ksm.error == EACCES ? "the target's uid or root" : "", false});
     return text;
 }
 
 std::vector<Mapping> ProcessSource::mappings(const Want& want) {
     static const KernelDevices devices = probe_kernel_devices();
-    const MappingReader reader{root_,   base_, host_->page_size,
-                               devices, root_.live() && uses("procmap-query"), gaps_};
+    const MappingReader reader{
+        root_, base_, host_->page_size, devices, root_.live() && uses("procmap-query"), gaps_};
     auto mappings = reader.read();
     if (mappings.empty() && !is_same_process())
         throw Error{ErrorKind::gone, fmt::format("pid {}", pid_), 0, "", "the process has ended"};
@@ -146,8 +148,10 @@ void ProcessSource::read_block(const Mapping& mapping, AddressRange wanted, cons
     if (block.uniform) return;
     if (want.frames) {
         frames_.read(block);
-        if (block.flags.empty()) add_scan_columns(block);
-        else add_huge(block);
+        if (block.flags.empty())
+            add_scan_columns(block);
+        else
+            add_huge(block);
     }
     if (want.zero != ZeroTest::off) add_contents(mapping, want, block);
 }
@@ -192,8 +196,7 @@ void ProcessSource::add_contents(const Mapping& mapping, const Want& want, PageB
 void ProcessSource::read_entries(const Mapping& mapping, AddressRange wanted, PageBlock& block) {
     const std::uint64_t pages = wanted.size().value / host_->page_size;
     block.entries.resize(pages);
-    const auto n =
-        read_words(pagemap_.get(), wanted.start.value / host_->page_size, block.entries);
+    const auto n = read_words(pagemap_.get(), wanted.start.value / host_->page_size, block.entries);
     block.entries.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
     block.range = {wanted.start, wanted.start + Bytes{block.entries.size() * host_->page_size}};
     if (n > 0) return;
@@ -266,8 +269,10 @@ ProcessSource::locate_tables(std::span<const AddressRange> ranges) {
     for (const AddressRange& range : ranges) {
         const int error = scan_pagemap(pagemap_.get(), range, query, [&](const auto& region) {
             const AddressRange part{Address{region.start}, Address{region.end}};
-            if (!found.empty() && found.back().end == part.start) found.back().end = part.end;
-            else found.push_back(part);
+            if (!found.empty() && found.back().end == part.start)
+                found.back().end = part.end;
+            else
+                found.push_back(part);
             return true;
         });
         if (error != 0) return {};

@@ -181,9 +181,12 @@ void MapsParser::field(std::string_view text) {
     }
     const auto key = text.substr(0, colon);
     const auto value = text.substr(colon + 1);
-    if (key == "VmFlags") text_.vm_flags = parse_vm_flags(value);
-    else if (const auto size = parse_size_value(value)) text_.fields.add(key, *size);
-    else ++ignored_;
+    if (key == "VmFlags")
+        text_.vm_flags = parse_vm_flags(value);
+    else if (const auto size = parse_size_value(value))
+        text_.fields.add(key, *size);
+    else
+        ++ignored_;
 }
 
 void SizeFields::add(std::string_view key, std::uint64_t value) {

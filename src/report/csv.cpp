@@ -144,9 +144,9 @@ private:
         out_.put(own);
     }
     void page_class(State state, Kind kind, Marker marker) {
-        word(word_of(state).field);
-        word(kind == Kind::not_present ? "" : word_of(kind).field);
-        word(word_of(marker).field);
+        word(word_of(state).name);
+        word(kind == Kind::not_present ? "" : word_of(kind).name);
+        word(word_of(marker).name);
     }
     void tri(std::optional<Tri> value) {
         word(!value                   ? "mixed"

@@ -64,9 +64,18 @@ RollupFigures rollup_figures(const Census& census) {
         if (gap.incomplete) return r;
     const std::uint64_t page_size = census.host.page_size;
     const Figures f = figures_of(census.totals, page_size);
-    std::uint64_t anonymous = 0;
-    bool swap_known = true;
+    std::uint64_t anonymous = 0, huge = 0, shared_hugetlb = 0, private_hugetlb = 0;
+    bool swap_known = true, huge_known = true;
     for (const auto& [cls, pages] : census.totals.entries()) {
+        const bool present = cls.state == State::present;
+        if (present && cls.backing == Backing::hugetlb)
+            (cls.attribute(Attribute::exclusive) == Tri::yes ? private_hugetlb : shared_hugetlb) +=
+                pages * page_size;
+        const Tri pmd = cls.attribute(Attribute::pmd_mapped);
+        if (counts_as_resident(cls) && cls.backing == Backing::anon) {
+            huge_known = huge_known && pmd != Tri::unknown;
+            huge += pmd == Tri::yes ? pages * page_size : 0;
+        }
         if (counts_as_resident(cls) && cls.backing == Backing::anon) anonymous += pages * page_size;
         // Hidden swap entries, and none entries whose page cache could not be asked.
         if (cls.state == State::unknown &&
@@ -77,6 +86,11 @@ RollupFigures rollup_figures(const Census& census) {
     r.anonymous = anonymous;
     if (census.totals.pss_unknown_pages == 0) r.pss = census.totals.pss_shifted >> 12;
     if (swap_known) r.swap = f.swapped();
+    if (huge_known) r.anon_huge_pages = huge;
+    r.shared_hugetlb = shared_hugetlb;
+    r.private_hugetlb = private_hugetlb;
+    if (census.frames_known && census.host.ksm_flag_true.value_or(true))
+        r.ksm = f.of(Kind::ksm) + f.of(Kind::ksm_sole) + f.of(Kind::ksm_zero);
     return r;
 }
 

@@ -50,6 +50,7 @@ AttributeFigures attribute_figures(const Tally& tally, std::uint64_t page_size);
 /// Fields of smaps_rollup, by the same rules as the kernel's; empty where they are not known.
 struct RollupFigures {
     std::optional<std::uint64_t> rss, pss, swap, anonymous;
+    std::optional<std::uint64_t> ksm, anon_huge_pages, shared_hugetlb, private_hugetlb;
 };
 RollupFigures rollup_figures(const Census& census);
 

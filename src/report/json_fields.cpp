@@ -84,17 +84,17 @@ void write_tri(JsonWriter& json, std::optional<Tri> value) {
 
 void write_class(JsonWriter& json, State state, Kind kind, Marker marker) {
     json.key("state");
-    json.word(word_of(state).field);
+    json.word(word_of(state).name);
     json.key("kind");
     if (kind == Kind::not_present)
         json.null();
     else
-        json.word(word_of(kind).field);
+        json.word(word_of(kind).name);
     json.key("marker");
     if (marker == Marker::no_marker)
         json.null();
     else
-        json.word(word_of(marker).field);
+        json.word(word_of(marker).name);
 }
 
 template <class Of> void write_attributes(JsonWriter& json, Of&& of) {
@@ -152,6 +152,10 @@ void write_totals(JsonWriter& json, const Census& census) {
                counted ? std::optional{census.totals.private_pages * page_size} : std::nullopt);
     json.field("swap_bytes", rollup.swap);
     json.field("anonymous_bytes", rollup.anonymous);
+    json.field("ksm_bytes", rollup.ksm);
+    json.field("anon_huge_pages_bytes", rollup.anon_huge_pages);
+    json.field("shared_hugetlb_bytes", rollup.shared_hugetlb);
+    json.field("private_hugetlb_bytes", rollup.private_hugetlb);
     write_tables(json, census.tables);
     write_zero_sample(json, census);
     write_folios(json, census);

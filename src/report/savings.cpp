@@ -46,8 +46,8 @@ void add_zero_filled(const Census& census, std::vector<Saving>& savings) {
         const std::uint64_t bytes = zero_filled_bytes(census);
         if (bytes == 0) return;
         savings.push_back({"zero-filled pages", bytes, command,
-                           "--where zero-filled --ranges shows where; inside a huge page they are "
-                           "freed when the kernel splits it"});
+                           "--where zero-filled --ranges shows where; inside a huge page they go "
+                           "when the kernel splits it"});
         return;
     }
     // Only what is private can be dropped, so the estimate is scaled to its part of the hits.

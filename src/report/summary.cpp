@@ -255,10 +255,9 @@ void render_savings(const Screen& screen, const Census& census) {
     for (const Saving& saving : savings) {
         screen.line(
             fmt::format("{}  {}", pad_left(screen.amounts(saving.bytes), indent - 1), saving.what));
-        for (const std::string& text : {saving.command, saving.note}) {
-            if (text.empty()) continue;
-            const bool command = &text == &saving.command;
-            const std::string lines = wrap(text, screen.width() - indent - 1, 0);
+        for (const std::string* text : {&saving.command, &saving.note}) {
+            const bool command = text == &saving.command;
+            const std::string lines = wrap(*text, screen.width() - indent - 1, 0);
             for (std::size_t at = 0; at < lines.size();) {
                 const std::size_t end = std::min(lines.find('\n', at), lines.size());
                 const auto line = lines.substr(at, end - at);

@@ -20,15 +20,16 @@ std::vector<AddressRange> clip(AddressRange range, std::span<const AddressRange>
 
 } // namespace
 
-std::vector<Piece> plan_pieces(std::span<const Mapping> mappings, std::span<const AddressRange> only,
-                               const HostFacts& host, std::uint64_t resident_bytes) {
+std::vector<Piece> plan_pieces(std::span<const Mapping> mappings,
+                               std::span<const AddressRange> only, const HostFacts& host,
+                               std::uint64_t resident_bytes) {
     std::vector<Piece> pieces;
     std::uint64_t room = 0; // pages that the last piece can still take
     for (std::size_t i = 0; i < mappings.size(); ++i) {
         for (const AddressRange& range : clip(mappings[i].range, only)) {
             const std::uint64_t pages = range.size().value / host.page_size;
-            const bool sparse = pages > piece_pages &&
-                                range.size().value / sparse_factor > resident_bytes;
+            const bool sparse =
+                pages > piece_pages && range.size().value / sparse_factor > resident_bytes;
             const std::uint64_t most =
                 sparse ? std::max(piece_pages, pages / sparse_pieces) : piece_pages;
             for (Address at = range.start; at < range.end;) {

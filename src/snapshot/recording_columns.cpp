@@ -32,7 +32,8 @@ void append_entry(std::string& out, std::uint64_t entry, Previous previous) {
     if (!previous || *previous >> frame_bits != high) {
         if (high == 0) out += '0';
         for (std::size_t i = 0; i < entry_letters.size(); ++i)
-            if (high & (std::uint64_t{1} << (entry_letters.size() - 1 - i))) out += entry_letters[i];
+            if (high & (std::uint64_t{1} << (entry_letters.size() - 1 - i)))
+                out += entry_letters[i];
     }
     auto to = std::back_inserter(out);
     if (is_swap(entry))
@@ -88,8 +89,10 @@ template <class T> std::optional<std::uint64_t> parse_decimal(std::string_view t
 }
 
 void append_order(std::string& out, std::uint64_t value, Previous previous) {
-    if (value == PageBlock::unknown_order) out += '?';
-    else append_decimal(out, value, previous);
+    if (value == PageBlock::unknown_order)
+        out += '?';
+    else
+        append_decimal(out, value, previous);
 }
 std::optional<std::uint64_t> parse_order(std::string_view text, Previous previous) {
     if (text == "?") return PageBlock::unknown_order;
@@ -149,10 +152,13 @@ void ColumnEncoder::add(const Column& column, std::uint64_t value, std::uint64_t
         if (run_.count == 1) {
             const bool same_bits = value >> frame_bits == run_.value >> frame_bits;
             const std::int64_t step = entry_step(run_.value);
-            if (value == run_.value) run_.step = 0;
-            else if (column.counts_up && same_bits && value == run_.value + static_cast<std::uint64_t>(step))
+            if (value == run_.value)
+                run_.step = 0;
+            else if (column.counts_up && same_bits &&
+                     value == run_.value + static_cast<std::uint64_t>(step))
                 run_.step = step;
-            else if (column.counts_up && same_bits && value + static_cast<std::uint64_t>(step) == run_.value)
+            else if (column.counts_up && same_bits &&
+                     value + static_cast<std::uint64_t>(step) == run_.value)
                 run_.step = -step;
         }
         if (value == run_.at(run_.count) &&

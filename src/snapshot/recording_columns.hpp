@@ -49,9 +49,7 @@ struct ValueRun {
     std::uint64_t value = 0;
     std::uint64_t count = 0;
     std::int64_t step = 0;
-    std::uint64_t at(std::uint64_t i) const {
-        return value + static_cast<std::uint64_t>(step) * i;
-    }
+    std::uint64_t at(std::uint64_t i) const { return value + static_cast<std::uint64_t>(step) * i; }
 };
 
 /// What one page adds to an entry of a run that counts up: a frame, or a swap slot behind the five
@@ -93,8 +91,8 @@ public:
         for (auto s = find(first); first < last; ++s) {
             const std::uint64_t end = std::min(last, s->page + s->run.count);
             for (std::uint64_t i = first - s->page; i < end - s->page; ++i)
-                out.push_back(static_cast<T>(s->literal ? literal(s->run.value + i)
-                                                        : s->run.at(i)));
+                out.push_back(
+                    static_cast<T>(s->literal ? literal(s->run.value + i) : s->run.at(i)));
             first = end;
         }
     }

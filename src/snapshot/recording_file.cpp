@@ -87,8 +87,10 @@ void RecordingOutput::put(std::string_view bytes) {
 void RecordingOutput::write(std::string_view lines) {
     crc_.add(lines);
     lines_ += static_cast<std::uint64_t>(std::count(lines.begin(), lines.end(), '\n'));
-    if (!compressor_) put(lines);
-    else compressor_->run(lines, ZSTD_e_continue, [&](std::string_view b) { put(b); });
+    if (!compressor_)
+        put(lines);
+    else
+        compressor_->run(lines, ZSTD_e_continue, [&](std::string_view b) { put(b); });
 }
 
 void RecordingOutput::close() {
@@ -108,8 +110,7 @@ struct RecordingLines::Decompressor {
     bool finished = false;
 
     explicit Decompressor(std::string_view bytes)
-        : in{bytes.data(), bytes.size(), 0},
-          allowed(unpack_base + unpack_factor * bytes.size()) {
+        : in{bytes.data(), bytes.size(), 0}, allowed(unpack_base + unpack_factor * bytes.size()) {
         if (!context) throw std::bad_alloc{};
         ZSTD_DCtx_setParameter(context, ZSTD_d_windowLogMax, window_log);
     }
@@ -120,8 +121,10 @@ struct RecordingLines::Decompressor {
 
 RecordingLines::RecordingLines(std::string_view bytes, std::string subject)
     : subject_(std::move(subject)) {
-    if (bytes.starts_with(zstd_magic)) decompressor_ = std::make_unique<Decompressor>(bytes);
-    else unread_ = bytes;
+    if (bytes.starts_with(zstd_magic))
+        decompressor_ = std::make_unique<Decompressor>(bytes);
+    else
+        unread_ = bytes;
     check_head();
 }
 
@@ -220,8 +223,8 @@ std::optional<std::string_view> RecordingLines::next() {
 }
 
 bool is_recording(std::string_view head) {
-    return head.starts_with(zstd_magic) ||
-           (head.starts_with(recording_word) && head.substr(recording_word.size()).starts_with(" "));
+    return head.starts_with(zstd_magic) || (head.starts_with(recording_word) &&
+                                            head.substr(recording_word.size()).starts_with(" "));
 }
 
 } // namespace pagesift::snapshot

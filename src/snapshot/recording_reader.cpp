@@ -126,8 +126,8 @@ void Reader::ranges(std::string_view rest, std::vector<AddressRange>& into) cons
 
 bool Reader::take_column(std::string_view word, std::string_view tokens) {
     const auto& table = column_table();
-    const auto column = std::find_if(table.begin(), table.end(),
-                                     [&](const Column& c) { return c.name == word; });
+    const auto column =
+        std::find_if(table.begin(), table.end(), [&](const Column& c) { return c.name == word; });
     if (column == table.end()) return false;
     if (!block_) lines_.refuse(fmt::format("'{}' stands in no block", word));
     const auto i = static_cast<std::size_t>(column - table.begin());
@@ -148,8 +148,8 @@ bool Reader::take_column(std::string_view word, std::string_view tokens) {
 }
 
 void Reader::take_line(std::string_view word, std::string_view rest) {
-    const auto rule = std::find_if(rules.begin(), rules.end(),
-                                   [&](const Rule& r) { return r.word == word; });
+    const auto rule =
+        std::find_if(rules.begin(), rules.end(), [&](const Rule& r) { return r.word == word; });
     if (rule == rules.end() || !rule->take) {
         if (word.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") != word.npos)
             refuse_value(word, "a word of a recording");

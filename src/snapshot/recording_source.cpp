@@ -65,8 +65,10 @@ void RecordedSource::read_block(const Mapping&, AddressRange wanted, const Want&
                                              [&](const Extent& e) { return e.end <= first; });
     const bool recorded = extent != process_.extents.end() && extent->first <= first;
     std::uint64_t end = last;
-    if (recorded) end = fill(*extent, first, std::min(last, extent->end), block);
-    else if (extent != process_.extents.end()) end = std::min(last, extent->first);
+    if (recorded)
+        end = fill(*extent, first, std::min(last, extent->end), block);
+    else if (extent != process_.extents.end())
+        end = std::min(last, extent->first);
     block.range = {Address{first * page_size}, Address{end * page_size}};
     if (!recorded) note_missing(block.range);
     if (want.zero == ZeroTest::off) block.content.clear();
@@ -114,8 +116,8 @@ RecordedSource::locate_tables(std::span<const AddressRange> ranges) {
     for (const AddressRange& range : ranges) {
         if (range.empty()) continue;
         const auto asked = first_behind(process_.tables_asked, range.start);
-        const bool covered = asked != process_.tables_asked.end() &&
-                             asked->start <= range.start && range.end <= asked->end;
+        const bool covered = asked != process_.tables_asked.end() && asked->start <= range.start &&
+                             range.end <= asked->end;
         if (!covered) return {};
         for (auto owned = first_behind(process_.tables_owned, range.start);
              owned != process_.tables_owned.end() && owned->start < range.end; ++owned)

@@ -28,9 +28,9 @@ struct RecordedProcess {
     ProcessText text;
     Want want;
     std::vector<Mapping> mappings;
-    std::vector<Extent> extents;                  ///< in address order, disjoint
-    std::vector<ColumnRuns> columns;              ///< by index in column_table()
-    std::vector<AddressRange> tables_asked;       ///< sorted and merged by RecordedSource
+    std::vector<Extent> extents;            ///< in address order, disjoint
+    std::vector<ColumnRuns> columns;        ///< by index in column_table()
+    std::vector<AddressRange> tables_asked; ///< sorted and merged by RecordedSource
     std::vector<AddressRange> tables_owned;
     std::vector<Gap> gaps;
 };

@@ -13,11 +13,16 @@ void append_hex_byte(std::string& out, unsigned char byte) {
 }
 
 void append_byte(std::string& out, unsigned char byte) {
-    if (byte == '\n') out += "\\n";
-    else if (byte == '\t') out += "\\t";
-    else if (byte == '\\') out += "\\\\";
-    else if (byte < 0x20 || byte >= 0x7f) append_hex_byte(out, byte);
-    else out += static_cast<char>(byte);
+    if (byte == '\n')
+        out += "\\n";
+    else if (byte == '\t')
+        out += "\\t";
+    else if (byte == '\\')
+        out += "\\\\";
+    else if (byte < 0x20 || byte >= 0x7f)
+        append_hex_byte(out, byte);
+    else
+        out += static_cast<char>(byte);
 }
 
 } // namespace
@@ -31,8 +36,10 @@ void append_escaped(std::string& out, std::string_view text) {
 
 void append_word(std::string& out, std::string_view text) {
     for (const char c : text) {
-        if (c == ' ') append_hex_byte(out, ' ');
-        else append_byte(out, static_cast<unsigned char>(c));
+        if (c == ' ')
+            append_hex_byte(out, ' ');
+        else
+            append_byte(out, static_cast<unsigned char>(c));
     }
 }
 
@@ -47,9 +54,12 @@ std::optional<std::string> unescape(std::string_view text) {
         if (text.empty()) return {};
         const char code = text[0];
         text.remove_prefix(1);
-        if (code == 'n') out += '\n';
-        else if (code == 't') out += '\t';
-        else if (code == '\\') out += '\\';
+        if (code == 'n')
+            out += '\n';
+        else if (code == 't')
+            out += '\t';
+        else if (code == '\\')
+            out += '\\';
         else if (code == 'x' && text.size() >= 2) {
             const auto byte = parse_number<std::uint8_t>(text.substr(0, 2), 16);
             if (!byte) return {};

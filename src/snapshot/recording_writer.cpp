@@ -50,9 +50,8 @@ struct RecordingWriter::State {
     void text(std::string_view key, std::string_view value) {
         while (!value.empty()) {
             const auto newline = value.find('\n');
-            const auto piece =
-                value.substr(0, std::min(newline == value.npos ? newline : newline + 1,
-                                         text_chunk_bytes));
+            const auto piece = value.substr(
+                0, std::min(newline == value.npos ? newline : newline + 1, text_chunk_bytes));
             lines += key;
             lines += ' ';
             append_escaped(lines, piece);
@@ -97,8 +96,8 @@ void RecordingWriter::State::host(const HostFacts& facts) {
         line("{}", words);
     }
     for (const auto& area : facts.swaps) {
-        std::string words = fmt::format("swap-area {} {} {} ", area.size_bytes, area.used_bytes,
-                                        area.priority);
+        std::string words =
+            fmt::format("swap-area {} {} {} ", area.size_bytes, area.used_bytes, area.priority);
         append_word(words, area.kind);
         words += ' ';
         append_escaped(words, area.name);
@@ -107,10 +106,9 @@ void RecordingWriter::State::host(const HostFacts& facts) {
 }
 
 void RecordingWriter::State::one_mapping(const Mapping& m) {
-    std::string words =
-        fmt::format("mapping {} {} {:x} {:02x}:{:02x} {} backing={} page-size={}",
-                    hex_range(m.range), m.permissions(), m.offset, m.device.major, m.device.minor,
-                    m.inode, to_word(m.backing), m.page_size);
+    std::string words = fmt::format("mapping {} {} {:x} {:02x}:{:02x} {} backing={} page-size={}",
+                                    hex_range(m.range), m.permissions(), m.offset, m.device.major,
+                                    m.device.minor, m.inode, to_word(m.backing), m.page_size);
     if (m.remote_file) words += " remote-file=yes";
     if (!m.name.empty()) {
         words += " name=";

@@ -21,9 +21,9 @@ TEST_CASE("escape: control characters and the backslash become visible") {
 
 TEST_CASE("escape: bytes that are no UTF-8 are shown one by one") {
     CHECK(escape_text("\xff\xfe") == "\\xff\\xfe");
-    CHECK(escape_text("a\xc3") == "a\\xc3");                       // cut short
-    CHECK(escape_text("\xc0\x80") == "\\xc0\\x80");                 // overlong NUL
-    CHECK(escape_text("\xed\xa0\x80") == "\\xed\\xa0\\x80");         // surrogate
+    CHECK(escape_text("a\xc3") == "a\\xc3");                          // cut short
+    CHECK(escape_text("\xc0\x80") == "\\xc0\\x80");                   // overlong NUL
+    CHECK(escape_text("\xed\xa0\x80") == "\\xed\\xa0\\x80");          // surrogate
     CHECK(escape_text("\xf4\x90\x80\x80") == "\\xf4\\x90\\x80\\x80"); // above U+10FFFF
     CHECK(escape_text("\xe2\x28\xa1") == "\\xe2(\\xa1");
 }

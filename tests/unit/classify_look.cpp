@@ -65,8 +65,9 @@ TEST_CASE("look: the surplus of VmPTE is the number of empty tables") {
     source.pages[0x40000000] = anon(1);
     source.pages[0x40000000 + 3 * slot] = anon(2);
     source.text.status = status_with_tables(2 + 1 + 1 + 3); // PTE, PMD, PUD, and three empty
-    source.tables = std::vector<AddressRange>{{Address{0x40000000 + slot}, Address{0x40000000 + 2 * slot}},
-                                              {Address{0x40000000 + 4 * slot}, Address{0x40000000 + 6 * slot}}};
+    source.tables =
+        std::vector<AddressRange>{{Address{0x40000000 + slot}, Address{0x40000000 + 2 * slot}},
+                                  {Address{0x40000000 + 4 * slot}, Address{0x40000000 + 6 * slot}}};
     const Census census = look(source, {});
     CHECK(census.tables.needed_tables == 4);
     CHECK(census.tables.empty_tables == 3);
@@ -92,7 +93,8 @@ TEST_CASE("look: a table under a part of one mapping is neither spanning nor rec
     MadeUpSource source;
     source.map(0x40000000, 0x40000000 + slot / 2);
     source.text.status = status_with_tables(1);
-    source.tables = std::vector<AddressRange>{{Address{0x40000000}, Address{0x40000000 + slot / 2}}};
+    source.tables =
+        std::vector<AddressRange>{{Address{0x40000000}, Address{0x40000000 + slot / 2}}};
     const Census census = look(source, {});
     CHECK(census.tables.located_tables == 1);
     CHECK(census.tables.spanning_tables == 0);
@@ -137,8 +139,8 @@ TEST_CASE("look: proportional size divides shared pages by their map count") {
     MadeUpSource source;
     source.map(0x40000000, 0x40000000 + 4 * page, Backing::file);
     source.pages[0x40000000] = anon(1);
-    source.pages[0x40000000 + page] = {.entry = PM_PRESENT | PM_FILE | 7,
-                                       .flags = kpf(KPF_LRU), .map_count = 4};
+    source.pages[0x40000000 + page] = {
+        .entry = PM_PRESENT | PM_FILE | 7, .flags = kpf(KPF_LRU), .map_count = 4};
     const Census census = look(source, {});
     CHECK(census.totals.pss_shifted == (page + page / 4) * 4096);
     CHECK(census.totals.private_pages == 1);
@@ -148,7 +150,9 @@ TEST_CASE("look: a target that goes away half-way leaves what was seen, and says
     MadeUpSource source;
     source.map(0x40000000, 0x40000000 + 3 * slot);
     for (std::uint64_t i = 0; i < 10; ++i) source.pages[0x40000000 + i * page] = anon(i + 1);
-    source.before_block = [](AddressRange wanted) { return wanted.start.value < 0x40000000 + slot; };
+    source.before_block = [](AddressRange wanted) {
+        return wanted.start.value < 0x40000000 + slot;
+    };
     source.known_gaps.push_back({"pagemap", {}, "the process ended", "", true});
     source.pages[0x40000000 + slot] = anon(99);
     const Census census = look(source, {});
@@ -214,8 +218,8 @@ TEST_CASE("look: --where counts only what matches, and says what it could not de
 
 TEST_CASE("where: mistakes are pointed at") {
     for (const char* bad : {"", "(", "present and", "presnt", "name", "name >", "name < 3",
-                            "size ~ 3", "state = anon", "kind = swapped", "present present",
-                            "not", "'x'", "size > x", "\"open", "a=b", "((present)"})
+                            "size ~ 3", "state = anon", "kind = swapped", "present present", "not",
+                            "'x'", "size > x", "\"open", "a=b", "((present)"})
         CHECK_THROWS_AS(Filter::parse(bad), Error);
     CHECK_THROWS_AS(Filter::parse(std::string(5000, '(')), Error);
     CHECK_THROWS_AS(Filter::parse(std::string(5000, '!') + "present"), Error);

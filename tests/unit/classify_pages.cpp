@@ -135,10 +135,10 @@ TEST_CASE("classify: a private file page after its copy is anonymous") {
         {.entry = PM_PRESENT | PM_MMAP_EXCLUSIVE | frame, .flags = anon_flags}, Backing::file);
     CHECK(copied.kind == Kind::anon);
     CHECK(copied.backing == Backing::anon);
-    const auto original =
-        classify({.entry = PM_PRESENT | PM_FILE | frame,
-                  .flags = kpf(KPF_LRU) | kpf(KPF_MMAP) | kpf(KPF_UPTODATE), .map_count = 3},
-                 Backing::file);
+    const auto original = classify({.entry = PM_PRESENT | PM_FILE | frame,
+                                    .flags = kpf(KPF_LRU) | kpf(KPF_MMAP) | kpf(KPF_UPTODATE),
+                                    .map_count = 3},
+                                   Backing::file);
     CHECK(original.kind == Kind::file);
     CHECK(original.attribute(Attribute::dirty) == Tri::no);
 }
@@ -163,8 +163,8 @@ TEST_CASE("classify: flags of a frame that was freed meanwhile make the kind unk
 }
 
 TEST_CASE("classify: without page flags attributes are unknown, not no") {
-    const auto page = classify({.entry = PM_PRESENT | PM_MMAP_EXCLUSIVE,
-                                .pmd_mapped = Tri::unknown});
+    const auto page =
+        classify({.entry = PM_PRESENT | PM_MMAP_EXCLUSIVE, .pmd_mapped = Tri::unknown});
     CHECK(page.kind == Kind::anon);
     CHECK(page.folio == FolioSize::unknown);
     for (const Attribute a : {Attribute::active, Attribute::dirty, Attribute::lazyfree,
@@ -181,15 +181,16 @@ TEST_CASE("classify: dirty means that no clean copy exists") {
     CHECK(dirty(anon_flags) == Tri::yes);
     CHECK(dirty(anon_flags | kpf(KPF_SWAPCACHE)) == Tri::unknown);
     CHECK(dirty(anon_flags | kpf(KPF_SWAPCACHE) | kpf(KPF_DIRTY)) == Tri::yes);
-    CHECK(dirty(kpf(KPF_ANON) | kpf(KPF_LRU)) == Tri::unknown); // MADV_FREE'd, perhaps written since
+    CHECK(dirty(kpf(KPF_ANON) | kpf(KPF_LRU)) ==
+          Tri::unknown); // MADV_FREE'd, perhaps written since
 }
 
 TEST_CASE("classify: MADV_FREE'd is anonymous and no longer backed by swap") {
-    const auto freed = classify({.entry = PM_PRESENT | PM_MMAP_EXCLUSIVE | frame,
-                                 .flags = kpf(KPF_ANON) | kpf(KPF_LRU)});
+    const auto freed = classify(
+        {.entry = PM_PRESENT | PM_MMAP_EXCLUSIVE | frame, .flags = kpf(KPF_ANON) | kpf(KPF_LRU)});
     CHECK(freed.attribute(Attribute::lazyfree) == Tri::yes);
-    const auto kept = classify({.entry = PM_PRESENT | PM_MMAP_EXCLUSIVE | frame,
-                                .flags = anon_flags});
+    const auto kept =
+        classify({.entry = PM_PRESENT | PM_MMAP_EXCLUSIVE | frame, .flags = anon_flags});
     CHECK(kept.attribute(Attribute::lazyfree) == Tri::no);
 }
 
@@ -216,13 +217,18 @@ TEST_CASE("classify: a classifier that remembers gives the answers of a fresh on
          {std::uint64_t{0}, PM_PRESENT | frame, PM_PRESENT | PM_MMAP_EXCLUSIVE | frame,
           swap_entry(0, 5), swap_entry(31, 1), swap_entry(31, 2), swap_entry(31, 4),
           swap_entry(31, 6), swap_entry(25, 5), swap_entry(25, 5) | PM_FILE, swap_entry(1, 2)})
-        for (const std::uint64_t flags : {anon_flags, anon_flags | kpf(KPF_KSM), kpf(KPF_ZERO_PAGE)})
+        for (const std::uint64_t flags :
+             {anon_flags, anon_flags | kpf(KPF_KSM), kpf(KPF_ZERO_PAGE)})
             for (const std::uint32_t count : {0u, 1u, 2u, 70000u})
-                for (const Cache cache : {Cache::not_asked, Cache::hole, Cache::cached, Cache::absent})
+                for (const Cache cache :
+                     {Cache::not_asked, Cache::hole, Cache::cached, Cache::absent})
                     for (const Content content : {Content::not_read, Content::zero, Content::other})
                         for (const Tri pmd : {Tri::no, Tri::yes, Tri::unknown})
-                            pages.push_back({.entry = entry, .flags = flags, .map_count = count,
-                                             .pmd_mapped = pmd, .cache = cache,
+                            pages.push_back({.entry = entry,
+                                             .flags = flags,
+                                             .map_count = count,
+                                             .pmd_mapped = pmd,
+                                             .cache = cache,
                                              .content = content});
     std::size_t at = 0;
     for (std::size_t i = 0; i < 20000; ++i) {
@@ -232,8 +238,11 @@ TEST_CASE("classify: a classifier that remembers gives the answers of a fresh on
 }
 
 TEST_CASE("classify: a class survives its key") {
-    PageClass cls{.state = State::present, .kind = Kind::ksm_sole, .marker = Marker::poison,
-                  .backing = Backing::device, .folio = FolioSize::unknown};
+    PageClass cls{.state = State::present,
+                  .kind = Kind::ksm_sole,
+                  .marker = Marker::poison,
+                  .backing = Backing::device,
+                  .folio = FolioSize::unknown};
     for (unsigned a = 0; a < attribute_count; ++a)
         cls.set(static_cast<Attribute>(a), static_cast<Tri>(a % 3));
     CHECK(PageClass::from_key(cls.key()) == cls);

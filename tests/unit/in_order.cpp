@@ -83,7 +83,8 @@ TEST_CASE("in order: at most four results a thread wait for delivery") {
         [&](std::size_t i) {
             const std::size_t ahead = i - std::min<std::size_t>(i, delivered);
             std::size_t known = furthest;
-            while (known < ahead && !furthest.compare_exchange_weak(known, ahead)) {}
+            while (known < ahead && !furthest.compare_exchange_weak(known, ahead)) {
+            }
             return i;
         },
         [&](std::size_t) {

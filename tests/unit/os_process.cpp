@@ -143,8 +143,8 @@ TEST_CASE("process: hostile maps neither crash nor add up wrongly") {
 
 TEST_CASE("process: this one can be looked at, and its own sizes agree") {
     os::OpenOptions options;
-    const auto source = os::open_process(static_cast<std::uint32_t>(::getpid()),
-                                         os::read_host(options), options);
+    const auto source =
+        os::open_process(static_cast<std::uint32_t>(::getpid()), os::read_host(options), options);
     const Census census = look(*source, {});
     std::uint64_t size = 0;
     for (const auto& entry : census.mappings) size += entry.mapping.range.size().value;

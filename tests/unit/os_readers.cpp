@@ -31,8 +31,9 @@ PageBlock block_of(std::vector<std::uint64_t> entries) {
 } // namespace
 
 TEST_CASE("frames: runs of frames come sorted, with the pages that they belong to") {
-    const auto runs = sorted_frame_runs(std::vector<std::uint64_t>{
-        present(50), present(51), 0, present(10), PM_SWAP | 99, present(11), present(52), PM_PRESENT});
+    const auto runs = sorted_frame_runs(
+        std::vector<std::uint64_t>{present(50), present(51), 0, present(10), PM_SWAP | 99,
+                                   present(11), present(52), PM_PRESENT});
     REQUIRE(runs.size() == 4);
     CHECK(runs[0].pfn == 10);
     CHECK(runs[0].index == 3);
@@ -54,7 +55,8 @@ TEST_CASE("frames: every page gets the flags of its own frame, across gaps and r
     std::uint64_t pfn = 1;
     for (int i = 0; i < 5000; ++i) {
         pfn = (pfn * 7919 + 13) % 19999 + 1;
-        entries.push_back(i % 7 == 0 ? 0 : present(i % 5 == 0 ? 4242 : pfn, i % 2 ? PM_MMAP_EXCLUSIVE : 0));
+        entries.push_back(
+            i % 7 == 0 ? 0 : present(i % 5 == 0 ? 4242 : pfn, i % 2 ? PM_MMAP_EXCLUSIVE : 0));
     }
     for (std::uint64_t i = 0; i < 9000; ++i) entries.push_back(present(i + 1));
     PageBlock block = block_of(entries);

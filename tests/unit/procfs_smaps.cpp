@@ -45,8 +45,8 @@ std::string many_mappings(unsigned count) {
     std::string text;
     char line[128];
     for (unsigned i = 0; i < count; ++i) {
-        std::snprintf(line, sizeof line, "%012x-%012x rw-p 00000000 00:00 0 \n", 0x10000000 + i * 0x2000,
-                      0x10001000 + i * 0x2000);
+        std::snprintf(line, sizeof line, "%012x-%012x rw-p 00000000 00:00 0 \n",
+                      0x10000000 + i * 0x2000, 0x10001000 + i * 0x2000);
         text += line;
         text += heap.substr(heap.find('\n') + 1);
     }

@@ -85,11 +85,12 @@ TEST_CASE("key values: ksm_stat holds numbers of either sign, and lines that are
 }
 
 TEST_CASE("swaps: rows under the heading, sizes in bytes") {
-    const auto areas = parse_swaps("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
-                                   "/dev/zram0                              partition\t8388604\t\t128"
-                                   "\t\t-2\n"
-                                   "/var/a\\040b\\040(deleted)              file\t\t1024\t\t0\t\t5\n"
-                                   "short row\n");
+    const auto areas =
+        parse_swaps("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+                    "/dev/zram0                              partition\t8388604\t\t128"
+                    "\t\t-2\n"
+                    "/var/a\\040b\\040(deleted)              file\t\t1024\t\t0\t\t5\n"
+                    "short row\n");
     REQUIRE(areas.size() == 2);
     CHECK(areas[0].name == "/dev/zram0");
     CHECK(areas[0].kind == "partition");

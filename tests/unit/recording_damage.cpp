@@ -59,7 +59,8 @@ TEST_CASE("recording: a text in which any one byte is another is refused") {
         }
 }
 
-TEST_CASE("recording: a compressed one in which any one byte is another never tells another story") {
+TEST_CASE(
+    "recording: a compressed one in which any one byte is another never tells another story") {
     const Recorded recorded = small_recording();
     const std::string text = recorded.bytes();
     const std::string bytes = recorded.bytes(Encoding::zstd);
@@ -137,7 +138,7 @@ TEST_CASE("recording: the message names file, line and fault") {
           "x.rec: line 2: '4095' is not a page size");
     CHECK(message(replaced("flags 28*2", "flags 28*3")) ==
           "x.rec: line 11: more values than the block's 5 pages");
-    CHECK(message(replaced("why", "who")).starts_with("x.rec: line 17: the file is damaged: its end"));
+    CHECK(message(replaced("why", "who")).starts_with("x.rec: line 19: the file is damaged: its end"));
     CHECK(message(bytes.substr(0, bytes.find("block 0"))).find("cut short") != std::string::npos);
     CHECK(message("hello") == "x.rec: not a recording of pagesift");
     CHECK(message("") == "x.rec: not a recording of pagesift");
@@ -160,6 +161,7 @@ TEST_CASE("recording: the first bytes tell whether a file may be one") {
     CHECK(is_recording(small_recording().bytes(Encoding::zstd)));
     CHECK_FALSE(is_recording(""));
     CHECK_FALSE(is_recording("pagesift"));
-    CHECK_FALSE(is_recording("\x7f" "ELF"));
+    CHECK_FALSE(is_recording("\x7f"
+                             "ELF"));
     CHECK_FALSE(is_recording("pagesift-recordings"));
 }

@@ -66,20 +66,41 @@ TEST_CASE("recording: a known word with something unexpected behind it is refuse
           "swap-area 1 2 x file /a", "swap-area 1", "process x", "process", "process 4294967296",
           "want frames=yes", "comm x", "done", "Host page-size 4096", "\x1b[2J"})
         CHECK_MESSAGE(is_refused(sealed(head + line + "\n")), std::string{line});
-    for (const char* line :
-         {"host page-size 4096", "setting a b", "process 2", "want zero=some", "want frames=1",
-          "want sample-share=nan", "want sample-share=-1", "want sample-share=2",
-          "mapping 10000-20000 rw-p 0 00:00 0", "mapping 8000-9000 rw-p 0 00:00 0",
-          "mapping 20000-20000 rw-p 0 00:00 0", "mapping 30000-20000 rw-p 0 00:00 0",
-          "mapping 20001-30000 rw-p 0 00:00 0", "mapping 20000-30000 rwxx 0 00:00 0",
-          "mapping 20000-30000 rw 0 00:00 0", "mapping 20000-30000 rw-p", "mapping",
-          "mapping 20000-30000 rw-p 0 0000 0", "mapping 20000-30000 rw-p g 00:00 0",
-          "mapping 20000-30000 rw-p 0 00:00 0 backing=ham",
-          "mapping 20000-30000 rw-p 0 00:00 0 page-size=0",
-          "mapping 20000-30000 rw-p 0 00:00 0 name=\\x4", "smaps rss=x", "smaps flags=\\",
-          "block 1 10000-11000", "block 0 10000-21000", "block 0 f000-11000", "block x 1-2",
-          "block 0 10000-10800", "entries 0", "tables-asked 1000", "tables-owned 1-2",
-          "gap here detail x", "gap all maybe x", "reason lonely"})
+    for (const char* line : {"host page-size 4096",
+                             "setting a b",
+                             "process 2",
+                             "want zero=some",
+                             "want frames=1",
+                             "want sample-share=nan",
+                             "want sample-share=-1",
+                             "want sample-share=2",
+                             "mapping 10000-20000 rw-p 0 00:00 0",
+                             "mapping 8000-9000 rw-p 0 00:00 0",
+                             "mapping 20000-20000 rw-p 0 00:00 0",
+                             "mapping 30000-20000 rw-p 0 00:00 0",
+                             "mapping 20001-30000 rw-p 0 00:00 0",
+                             "mapping 20000-30000 rwxx 0 00:00 0",
+                             "mapping 20000-30000 rw 0 00:00 0",
+                             "mapping 20000-30000 rw-p",
+                             "mapping",
+                             "mapping 20000-30000 rw-p 0 0000 0",
+                             "mapping 20000-30000 rw-p g 00:00 0",
+                             "mapping 20000-30000 rw-p 0 00:00 0 backing=ham",
+                             "mapping 20000-30000 rw-p 0 00:00 0 page-size=0",
+                             "mapping 20000-30000 rw-p 0 00:00 0 name=\\x4",
+                             "smaps rss=x",
+                             "smaps flags=\\",
+                             "block 1 10000-11000",
+                             "block 0 10000-21000",
+                             "block 0 f000-11000",
+                             "block x 1-2",
+                             "block 0 10000-10800",
+                             "entries 0",
+                             "tables-asked 1000",
+                             "tables-owned 1-2",
+                             "gap here detail x",
+                             "gap all maybe x",
+                             "reason lonely"})
         CHECK_MESSAGE(is_refused(sealed(one_mapping + line + "\ndone\n")), std::string{line});
 }
 
@@ -93,13 +114,29 @@ TEST_CASE("recording: columns that do not fit their block are refused") {
 }
 
 TEST_CASE("recording: values that no column has are refused") {
-    for (const char* lines :
-         {"entries q.5*4\n", "entries .5*4\n", "entries p.*4\n", "entries p.80000000000000*4\n",
-          "entries s.5*4\n", "entries s.20:1*4\n", "entries s.1:4000000000000*4\n",
-          "entries p.7fffffffffffff+2 0*2\n", "entries p.0-2 0*2\n", "entries p.1- 0*3\n",
-          "entries p.5*-1\n", "entries p.5~4\n", "entries  0*4\n", "flags -1*4\n", "flags x*4\n",
-          "map-counts 4294967296*4\n", "folio-orders 64*4\n", "folio-orders 256*4\n",
-          "pmd-mapped 256*4\n", "cache hola*4\n", "cache 1*4\n", "content Zero*4\n", "flags 1+4\n"})
+    for (const char* lines : {"entries q.5*4\n",
+                              "entries .5*4\n",
+                              "entries p.*4\n",
+                              "entries p.80000000000000*4\n",
+                              "entries s.5*4\n",
+                              "entries s.20:1*4\n",
+                              "entries s.1:4000000000000*4\n",
+                              "entries p.7fffffffffffff+2 0*2\n",
+                              "entries p.0-2 0*2\n",
+                              "entries p.1- 0*3\n",
+                              "entries p.5*-1\n",
+                              "entries p.5~4\n",
+                              "entries  0*4\n",
+                              "flags -1*4\n",
+                              "flags x*4\n",
+                              "map-counts 4294967296*4\n",
+                              "folio-orders 64*4\n",
+                              "folio-orders 256*4\n",
+                              "pmd-mapped 256*4\n",
+                              "cache hola*4\n",
+                              "cache 1*4\n",
+                              "content Zero*4\n",
+                              "flags 1+4\n"})
         CHECK_MESSAGE(is_refused(in_block(lines)), std::string{lines});
 }
 
@@ -120,9 +157,10 @@ TEST_CASE("recording: columns without entries are kept out of every answer") {
 }
 
 TEST_CASE("recording: a whole address space of present pages is read in small blocks") {
-    const auto source = load_one(sealed(head + "process 1\n"
-        "mapping 0-fffffffffffff000 rw-p 0 00:00 0\nblock 0 0-fffffffffffff000\n"
-        "entries p.0*4503599627370495\ndone\n"));
+    const auto source = load_one(
+        sealed(head + "process 1\n"
+                      "mapping 0-fffffffffffff000 rw-p 0 00:00 0\nblock 0 0-fffffffffffff000\n"
+                      "entries p.0*4503599627370495\ndone\n"));
     PageBlock block;
     const AddressRange whole{Address{0}, Address{0xfffffffffffff000}};
     source->read_block(source->mappings({})[0], whole, {}, block);
@@ -154,8 +192,10 @@ TEST_CASE("recording: compressed data that are no recording are named as such") 
     CHECK(std::string{error->what()} == "x.zst: not a recording of pagesift");
 }
 
-TEST_CASE("recording: reading a block of very many runs piece by piece takes no longer than its length") {
-    std::string text = head + "process 1\nmapping 0-40000000000 rw-p 0 00:00 0\nblock 0 0-40000000000\n";
+TEST_CASE(
+    "recording: reading a block of very many runs piece by piece takes no longer than its length") {
+    std::string text =
+        head + "process 1\nmapping 0-40000000000 rw-p 0 00:00 0\nblock 0 0-40000000000\n";
     for (int line = 0; line < 2048; ++line) {
         text += "entries";
         for (int i = 0; i < 128; ++i) text += i % 2 == 0 ? " p.7*4096" : " p.9*4096";
@@ -174,7 +214,8 @@ TEST_CASE("recording: very many unrecorded pieces make few gaps") {
     std::string text = head + "process 1\nmapping 0-10000000 rw-p 0 00:00 0\n";
     for (int i = 0; i < 30000; ++i) {
         char line[64];
-        std::snprintf(line, sizeof line, "block 0 %x-%x\nentries 0\n", i * 0x2000, i * 0x2000 + 0x1000);
+        std::snprintf(line, sizeof line, "block 0 %x-%x\nentries 0\n", i * 0x2000,
+                      i * 0x2000 + 0x1000);
         text += line;
     }
     const auto source = load_one(sealed(text + "done\n"));

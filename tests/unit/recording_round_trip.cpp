@@ -23,12 +23,14 @@ public:
     explicit RandomBlocks(unsigned seed) : random_(seed) {}
 
     PageBlock block(std::uint64_t start, std::uint64_t pages) {
-        PageBlock b = block_at(start, column<std::uint64_t>(pages, [&] { return entry(); }, true));
-        if (roll(4) != 0) b.flags = column<std::uint64_t>(pages, [&] { return random_() >> roll(64); });
+        PageBlock b = block_at(start, column<std::uint64_t>(
+                                          pages, [&] { return entry(); }, true));
+        if (roll(4) != 0)
+            b.flags = column<std::uint64_t>(pages, [&] { return random_() >> roll(64); });
         if (roll(2) != 0) b.map_counts = column<std::uint32_t>(pages, [&] { return roll(4); });
-        if (roll(2) != 0) b.folio_orders = column<std::uint8_t>(pages, [&] {
-            return roll(4) == 0 ? PageBlock::unknown_order : roll(11);
-        });
+        if (roll(2) != 0)
+            b.folio_orders = column<std::uint8_t>(
+                pages, [&] { return roll(4) == 0 ? PageBlock::unknown_order : roll(11); });
         if (roll(2) != 0) b.pmd_mapped = column<std::uint8_t>(pages, [&] { return roll(2); });
         if (roll(4) == 0) b.zero_page = column<std::uint8_t>(pages, [&] { return roll(2); });
         if (roll(2) != 0) b.cache = column<Cache>(pages, [&] { return roll(5); });
@@ -43,7 +45,7 @@ private:
         case 0: return 0;
         case 1: return PM_SOFT_DIRTY;
         case 2: return PM_SWAP | roll(32) | roll(std::uint64_t{1} << 40) << 5;
-        case 3: return random_(); // bits of any future
+        case 3: return random_();  // bits of any future
         case 4: return PM_PRESENT; // hidden frame
         default: return PM_PRESENT | PM_MMAP_EXCLUSIVE | roll(std::uint64_t{1} << 40);
         }
@@ -54,7 +56,8 @@ private:
         while (values.size() < pages) {
             std::uint64_t value = make();
             const std::uint64_t length = roll(3) == 0 ? 1 : 1 + roll(40);
-            constexpr std::uint64_t strides[] = {0, 1, 32, ~std::uint64_t{0}, 0 - std::uint64_t{32}};
+            constexpr std::uint64_t strides[] = {0, 1, 32, ~std::uint64_t{0},
+                                                 0 - std::uint64_t{32}};
             const std::uint64_t stride = steps ? strides[roll(5)] : 0;
             for (std::uint64_t i = 0; i < length && values.size() < pages; ++i, value += stride)
                 values.push_back(static_cast<T>(value));
@@ -134,7 +137,11 @@ TEST_CASE("recording: host, process, mappings, wishes, tables and gaps come back
     r.host.ksm_flag_true = false;
     r.host.settings = {{"ksm/run", "1"}, {"odd key", "two\nlines "}, {"empty", ""}};
     r.host.swaps = {{"/dev/zram0", "partition", 1 << 30, 4096, -2}, {"/a b\n", "", 0, 0, 5}};
-    r.process = {4711, "evil\x1b[2J\n", "/bin/\xff (deleted)", "4711 (a) b) S 1", "Name:\tx\nUid:\t0\n",
+    r.process = {4711,
+                 "evil\x1b[2J\n",
+                 "/bin/\xff (deleted)",
+                 "4711 (a) b) S 1",
+                 "Name:\tx\nUid:\t0\n",
                  "ksm_zero_pages 3\n"};
     r.want = {true, false, ZeroTest::sample, 0.125};
     r.mappings = {mapping_at(base, 16), mapping_at(base + 16 * page_size, 1, Backing::shmem)};
@@ -246,8 +253,7 @@ TEST_CASE("recording: two million scattered pages take nine bytes of text each")
     const auto source = load_one(text);
     const AddressRange last{Address{base + (pages - 4) * page_size}, r.mappings[0].range.end};
     const auto rows = read_rows(*source, r.mappings[0], last);
-    for (std::size_t i = 0; i < 4; ++i)
-        CHECK(rows[i] == row_of(r.blocks.back().second, 65532 + i));
+    for (std::size_t i = 0; i < 4; ++i) CHECK(rows[i] == row_of(r.blocks.back().second, 65532 + i));
 }
 
 TEST_CASE("recording: frames that go down and swap slots that go up are runs") {
@@ -338,7 +344,9 @@ TEST_CASE("recording: tables are located where the recorded source was asked, an
     r.asked = {range(100, 200), range(200, 300), range(400, 500)};
     r.owned = {range(150, 250), range(450, 460)};
     const auto source = load_one(r.bytes());
-    const auto ask = [&](std::vector<AddressRange> ranges) { return source->locate_tables(ranges); };
+    const auto ask = [&](std::vector<AddressRange> ranges) {
+        return source->locate_tables(ranges);
+    };
     CHECK(ask({range(100, 300)}) == std::vector{range(150, 250)});
     CHECK(ask({range(160, 170), range(410, 470)}) == std::vector{range(160, 170), range(450, 460)});
     CHECK(ask({range(100, 120)}) == std::vector<AddressRange>{});

@@ -76,9 +76,9 @@ inline PageRow row_of(const PageBlock& block, std::size_t i) {
     const auto value = [&](const auto& column) {
         return column.empty() ? -1 : static_cast<std::int64_t>(column[block.uniform ? 0 : i]);
     };
-    return {value(block.entries),    value(block.flags),     value(block.map_counts),
+    return {value(block.entries),      value(block.flags),      value(block.map_counts),
             value(block.folio_orders), value(block.pmd_mapped), value(block.zero_page),
-            value(block.cache),      value(block.content)};
+            value(block.cache),        value(block.content)};
 }
 
 /// Everything wanted is read, so that no column is withheld.

@@ -44,6 +44,13 @@ std::set<std::string> fields(const Table& table, const std::string& suffix = {})
     return set;
 }
 
+template <class Table> std::set<std::string> names(const Table& table) {
+    std::set<std::string> set;
+    for (const Word& word : table)
+        if (!word.name.empty()) set.insert(std::string{word.name});
+    return set;
+}
+
 MadeUpCensus everything() {
     MadeUpCensus census = typical();
     census.census.want.zero = ZeroTest::sample;
@@ -58,9 +65,9 @@ MadeUpCensus everything() {
 TEST_CASE("report: the words of the schemas are those of the tables") {
     for (const char* file : {"inspect.schema.json", "inspect-record.schema.json"}) {
         const json definitions = schema(file)["definitions"];
-        CHECK(words(definitions["state"]["enum"]) == fields(state_table()));
-        CHECK(words(definitions["kind"]["enum"]) == fields(kind_table()));
-        CHECK(words(definitions["marker"]["enum"]) == fields(marker_table()));
+        CHECK(words(definitions["state"]["enum"]) == names(state_table()));
+        CHECK(words(definitions["kind"]["enum"]) == names(kind_table()));
+        CHECK(words(definitions["marker"]["enum"]) == names(marker_table()));
         CHECK(keys(definitions["states"]["properties"]) == fields(state_table(), "_bytes"));
         CHECK(keys(definitions["kinds"]["properties"]) == fields(kind_table(), "_bytes"));
         CHECK(keys(definitions["markers"]["properties"]) == fields(marker_table(), "_bytes"));

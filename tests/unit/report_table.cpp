@@ -190,6 +190,14 @@ TEST_CASE("report: savings come in order of gain and only where there are any") 
     CHECK(find_savings(Census{}).empty());
 }
 
+TEST_CASE("report: commands are not dimmed, notes are") {
+    ReportOptions options;
+    options.colour = true;
+    const std::string text = typical().render(options);
+    CHECK(has(text, "\n            in the program: madvise"));
+    CHECK(has(text, "\n            \033[2m--format json"));
+}
+
 TEST_CASE("report: only empty tables whose place is unknown are an upper bound") {
     MadeUpCensus census = typical();
     census.census.tables.located_tables = census.census.tables.reclaimable_bytes = {};
