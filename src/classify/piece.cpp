@@ -106,8 +106,8 @@ void PieceBuilder::note_slots(AddressRange range, std::uint64_t entry, PageClass
     else
         seen = SlotNote::populated;
     const std::uint64_t slot_bytes = context_.host.slot_bytes();
-    for (std::uint64_t slot = range.start.value / slot_bytes; slot * slot_bytes < range.end.value;
-         ++slot)
+    const std::uint64_t last = (range.end.value - 1) / slot_bytes;
+    for (std::uint64_t slot = range.start.value / slot_bytes; slot <= last; ++slot)
         add_note(result_.slots, {slot, seen});
 }
 
@@ -135,12 +135,13 @@ void PieceBuilder::add_sums(const PageBlock& block, std::size_t first, std::size
     const bool resident =
         cls.kind != Kind::zero_page && cls.kind != Kind::special && cls.folio != FolioSize::hugetlb;
     const std::uint64_t page_shifted = context_.host.page_size << 12;
+    const auto column = [&](std::size_t i) { return block.uniform ? 0 : i; };
     if (resident && cls.attribute(Attribute::exclusive) == Tri::yes) {
         tally_->pss_shifted += page_shifted * pages;
         tally_->private_pages += pages;
     } else if (resident) {
         for (std::size_t i = first; i < first + pages; ++i) {
-            const std::uint32_t count = block.map_counts.empty() ? 0 : block.map_counts[i];
+            const std::uint32_t count = block.map_counts.empty() ? 0 : block.map_counts[column(i)];
             if (count == 0)
                 ++tally_->pss_unknown_pages;
             else
@@ -150,26 +151,26 @@ void PieceBuilder::add_sums(const PageBlock& block, std::size_t first, std::size
     }
     if (cls.kind == Kind::ksm || cls.kind == Kind::ksm_sole || cls.kind == Kind::ksm_zero)
         for (std::size_t i = first; i < first + pages; ++i) {
-            const std::uint32_t count = block.map_counts.empty() ? 0 : block.map_counts[i];
+            const std::uint32_t count = block.map_counts.empty() ? 0 : block.map_counts[column(i)];
             tally_->ksm_sharer_pages += 4096 / std::max(count, 1u);
         }
     if (cls.kind != Kind::zero_page && cls.kind != Kind::special)
         tally_->content_candidates += pages;
     if (!block.content.empty())
         for (std::size_t i = first; i < first + pages; ++i) {
-            tally_->content_zero += block.content[i] == Content::zero;
-            tally_->content_asked +=
-                block.content[i] == Content::zero || block.content[i] == Content::other;
+            tally_->content_zero += block.content[column(i)] == Content::zero;
+            tally_->content_asked += block.content[column(i)] == Content::zero ||
+                                     block.content[column(i)] == Content::other;
         }
     if (cls.folio == FolioSize::large && !block.folio_orders.empty())
         for (std::size_t i = first; i < first + pages; ++i) {
-            const std::uint8_t order = block.folio_orders[i];
+            const std::uint8_t order = block.folio_orders[column(i)];
             if (order == PageBlock::unknown_order) continue;
             tally_->add_folio_pages(order, 1);
             const std::uint64_t virtual_page =
                 block.range.start.value / context_.host.page_size + i;
             const std::uint64_t low = (std::uint64_t{1} << order) - 1;
-            const std::uint64_t pfn = block.entries[i] & PM_PFRAME_MASK;
+            const std::uint64_t pfn = block.entries[column(i)] & PM_PFRAME_MASK;
             tally_->folio_unaligned_pages += (virtual_page & low) != (pfn & low);
         }
 }
@@ -214,9 +215,10 @@ void PieceBuilder::add_runs(const PageBlock& block, std::size_t first, std::uint
         add({address(first), address(first + pages)}, {}, {});
         return;
     }
-    for (std::size_t i = first; i < first + pages; ++i)
-        add({address(i), address(i + 1)}, swap_type(block.entries[i]),
-            swap_offset(block.entries[i]));
+    for (std::size_t i = first; i < first + pages; ++i) {
+        const std::uint64_t entry = block.entries[block.uniform ? 0 : i];
+        add({address(i), address(i + 1)}, swap_type(entry), swap_offset(entry));
+    }
 }
 
 void PieceBuilder::add_page(const PageBlock& block, std::size_t i, PageClass cls) {

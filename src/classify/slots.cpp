@@ -14,6 +14,12 @@ void add_note(std::vector<SlotNote>& notes, SlotNote note) {
 
 namespace {
 
+/// The slot's addresses; of the last one there is, all but the end that 64 bits cannot hold.
+AddressRange slot_range(std::uint64_t slot, std::uint64_t slot_bytes) {
+    const std::uint64_t start = slot * slot_bytes;
+    return {Address{start}, Address{start + std::min(slot_bytes, ~start)}};
+}
+
 /// Tables that must exist: a PTE table where entries were seen, and above them one table of each
 /// level that the kernel counts in VmPTE (mm_pgtables_bytes counts PTE, PMD and PUD tables).
 std::uint64_t count_needed(const HostFacts& host, std::span<const SlotNote> notes) {
@@ -48,10 +54,10 @@ std::vector<AddressRange> silent_ranges(std::span<const Mapping> mappings,
     for (const Mapping& mapping : mappings) {
         std::uint64_t at = mapping.range.start.value;
         const std::uint64_t end = mapping.range.end.value;
-        while (note != notes.end() && (note->slot + 1) * slot_bytes <= at) ++note;
+        while (note != notes.end() && note->slot < at / slot_bytes) ++note;
         for (auto n = note; n != notes.end() && n->slot * slot_bytes < end; ++n) {
             add(at, std::max(at, n->slot * slot_bytes));
-            at = std::max(at, (n->slot + 1) * slot_bytes);
+            at = std::max(at, std::min(end, slot_range(n->slot, slot_bytes).end.value));
         }
         add(at, end);
     }
@@ -87,8 +93,8 @@ std::vector<std::vector<AddressRange>> share_out(std::span<const AddressRange> r
                 room = most;
             }
             std::uint64_t end = range.start.value + std::min(range.size().value, room);
-            if (end < range.end.value)
-                end = std::min(range.end.value, (end + slot_bytes - 1) / slot_bytes * slot_bytes);
+            if (end % slot_bytes != 0)
+                end += std::min(slot_bytes - end % slot_bytes, range.end.value - end);
             portions.back().push_back({range.start, Address{end}});
             room -= std::min(room, end - range.start.value);
             range.start = Address{end};
@@ -122,12 +128,11 @@ void locate(Source& source, std::span<const Mapping> mappings, std::span<const S
     tables.reclaimable_bytes = 0;
     std::optional<std::uint64_t> last;
     for (const AddressRange& range : *owned) {
-        for (std::uint64_t slot = range.start.value / slot_bytes;
-             slot * slot_bytes < range.end.value; ++slot) {
+        const std::uint64_t last_slot = (range.end.value - 1) / slot_bytes;
+        for (std::uint64_t slot = range.start.value / slot_bytes; slot <= last_slot; ++slot) {
             if (last == slot) continue;
             last = slot;
-            const AddressRange whole{Address{slot * slot_bytes}, Address{(slot + 1) * slot_bytes}};
-            const Slot found = describe(mappings, whole, SlotState::empty);
+            const Slot found = describe(mappings, slot_range(slot, slot_bytes), SlotState::empty);
             *tables.located_tables += 1;
             *tables.spanning_tables += found.spanning;
             *tables.reclaimable_bytes += found.reclaimable ? source.host().page_size : 0;
@@ -149,10 +154,8 @@ PageTables judge_tables(Source& source, std::span<const Mapping> mappings,
     for (const SlotNote& note : notes) {
         if (note.seen != SlotNote::marker) continue;
         ++tables.marker_only_tables;
-        const std::uint64_t start = note.slot * host.slot_bytes();
-        tables.slots.push_back(describe(mappings,
-                                        {Address{start}, Address{start + host.slot_bytes()}},
-                                        SlotState::marker_only));
+        tables.slots.push_back(
+            describe(mappings, slot_range(note.slot, host.slot_bytes()), SlotState::marker_only));
     }
     if (!whole) return tables;
     if (vm_pte_bytes) {
