@@ -229,6 +229,12 @@ void write_mapping(JsonWriter& json, const MappingCensus& entry, const KnownKind
     json.boolean(entry.whole);
     json.field("counted_bytes", figures.size);
     json.field("rss_bytes", figures.resident);
+    json.field("referenced_bytes", m.smaps ? m.smaps->referenced_bytes : std::nullopt);
+    json.key("vm_flags");
+    if (m.smaps)
+        json.text(m.smaps->vm_flags.text);
+    else
+        json.null();
     write_classes(json, figures, known);
 }
 

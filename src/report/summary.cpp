@@ -183,12 +183,16 @@ void draw_states(const Screen& screen, const Chart& chart, const Census& census,
     }
 }
 
+std::string tables_text(std::uint64_t count) {
+    return fmt::format("{} table{}", count, count == 1 ? "" : "s");
+}
+
 std::string empty_tables_note(const PageTables& tables, const HostFacts& host) {
     if (tables.partial) return "only a part of the address space was looked at";
     if (!tables.empty_tables && !tables.total_bytes) return "VmPTE is not known";
     if (tables.empty_tables == std::uint64_t{0}) return {};
     std::string note;
-    if (tables.empty_tables) note = fmt::format("{} tables", *tables.empty_tables);
+    if (tables.empty_tables) note = tables_text(*tables.empty_tables);
     if (!tables.located_tables) return note + ", their places are unknown";
     return fmt::format("{}: {} located, {} reclaimable, {} spanning", note, *tables.located_tables,
                        tables.reclaimable_bytes.value_or(0) / host.page_size,
@@ -206,7 +210,7 @@ void draw_tables(const Chart& chart, const Census& census) {
                 0,
                 t.partial || !t.total_bytes
                     ? ""
-                    : fmt::format("{} tables, {} needed", total / page, t.needed_tables),
+                    : fmt::format("{}, {} needed", tables_text(total / page), t.needed_tables),
                 {}});
     const auto empty = t.empty_tables ? std::optional{*t.empty_tables * page} : std::nullopt;
     chart.draw({"  empty",
@@ -220,7 +224,7 @@ void draw_tables(const Chart& chart, const Census& census) {
                     colour,
                     t.marker_only_tables * page,
                     0,
-                    fmt::format("{} tables that hold markers and no page", t.marker_only_tables),
+                    tables_text(t.marker_only_tables) + " that hold markers and no page",
                     {}});
 }
 

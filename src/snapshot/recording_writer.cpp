@@ -39,6 +39,8 @@ struct RecordingWriter::State {
     template <class... Arguments>
     void line(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
         fmt::format_to(std::back_inserter(lines), format, std::forward<Arguments>(arguments)...);
+        // An empty field at the end reads the same without the blank before it.
+        while (lines.ends_with(' ')) lines.pop_back();
         lines += '\n';
         if (lines.size() >= block_text_bytes) flush();
     }

@@ -57,6 +57,29 @@ TEST_CASE("zoo: a look without contents leaves what is referenced as it was") {
     CHECK(unchanged);
 }
 
+TEST_CASE("zoo: reading all contents breaks no merge and no sharing") {
+    const auto zoo = stopped_zoo();
+    if (!zoo) return;
+    const auto frames = [&] {
+        std::map<std::string, std::uint64_t> all;
+        const auto seen = inspect(zoo->pid(), {"--pages", "--zero", "off"});
+        for (const auto& page : seen["pages"])
+            if (page["state"] == "present" && page["pfn"].is_number())
+                all[page["address"].get<std::string>()] = page["pfn"].get<std::uint64_t>();
+        return all;
+    };
+    const auto before = frames();
+    REQUIRE(before.size() > 1000);
+    inspect(zoo->pid(), {"--zero", "all"});
+    // A page that was copied would have another frame; one that the machine's ager took has none.
+    std::size_t copied = 0;
+    for (const auto& [address, frame] : frames()) {
+        const auto found = before.find(address);
+        copied += found != before.end() && found->second != frame;
+    }
+    CHECK(copied == 0);
+}
+
 TEST_CASE("zoo: the pages of a look, counted, are those of smaps_rollup") {
     const auto zoo = stopped_zoo();
     if (!zoo) return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Every recording in tests/fixtures is looked at and counted; expected.json says what must be found,
-// in pages. A state, kind or marker that it does not name must not be found.
+// Every recording in tests/fixtures is looked at and counted; expected.json says what must be
+// found, in pages. A state, kind or marker that it does not name must not be found.
 #include "pagesift/classify.hpp"
 
 #include <doctest/doctest.h>
@@ -51,10 +51,10 @@ template <class Count> json counts(std::span<const Word> words, Count&& count) {
 
 json counts_of(const Tally& tally) {
     json all;
-    all["states"] = counts(
-        state_table(), [&](std::size_t i) { return tally.state_pages(static_cast<State>(i)); });
-    all["kinds"] = counts(
-        kind_table(), [&](std::size_t i) { return tally.kind_pages(static_cast<Kind>(i)); });
+    all["states"] = counts(state_table(),
+                           [&](std::size_t i) { return tally.state_pages(static_cast<State>(i)); });
+    all["kinds"] =
+        counts(kind_table(), [&](std::size_t i) { return tally.kind_pages(static_cast<Kind>(i)); });
     all["markers"] = counts(marker_table(), [&](std::size_t i) {
         return i == 0 ? 0 : tally.marker_pages(static_cast<Marker>(i));
     });
@@ -91,8 +91,8 @@ TEST_CASE("fixtures: each is counted as expected.json says") {
             CHECK_MESSAGE(found.at(what) == expected.value(what, json::object()), name, ": ",
                           std::string{what}, " are ", found.at(what).dump());
         if (expected.contains("page_tables"))
-            CHECK_MESSAGE(tables_of(census.tables) == expected["page_tables"], name, ": tables are ",
-                          tables_of(census.tables).dump());
+            CHECK_MESSAGE(tables_of(census.tables) == expected["page_tables"], name,
+                          ": tables are ", tables_of(census.tables).dump());
         for (const auto& source : expected.value("gaps", json::array()))
             CHECK_MESSAGE(std::any_of(census.gaps.begin(), census.gaps.end(),
                                       [&](const Gap& gap) { return gap.source == source; }),

@@ -143,6 +143,27 @@ TEST_CASE("smaps: a line that is no mapping ends the one before it") {
     CHECK(field(mappings[1], "Rss") == 12288);
 }
 
+TEST_CASE("smaps: nothing of a mapping is left to the one behind it") {
+    const auto mappings = parse("1000-2000 rw-p 00000000 00:00 0 [a]\nRss: 4 kB\nVmFlags: rd \n"
+                                "2000-3000 rw-p 00000000 00:00 0 \n");
+    REQUIRE(mappings.size() == 2);
+    CHECK(mappings[1].fields.empty());
+    CHECK_FALSE(mappings[1].vm_flags);
+    CHECK(mappings[1].mapping.name == "");
+    // A sink that moves nothing leaves more to be used again.
+    MapsParser parser;
+    std::size_t with_flags = 0, with_fields = 0;
+    const auto count = [&](MappingText&& m) {
+        with_flags += m.vm_flags.has_value();
+        with_fields += !m.fields.empty();
+    };
+    parser.feed("1000-2000 rw-p 0 00:00 0\nRss: 4 kB\nVmFlags: rd\n2000-3000 rw-p 0 00:00 0\n",
+                count);
+    parser.finish(count);
+    CHECK(with_flags == 1);
+    CHECK(with_fields == 1);
+}
+
 TEST_CASE("smaps: the last value of a field that comes twice counts") {
     const auto mappings =
         parse("1000-2000 rw-p 00000000 00:00 0 \nRss: 4 kB\nPss: 1 kB\nRss: 8 kB\n");

@@ -138,7 +138,8 @@ TEST_CASE("recording: the message names file, line and fault") {
           "x.rec: line 2: '4095' is not a page size");
     CHECK(message(replaced("flags 28*2", "flags 28*3")) ==
           "x.rec: line 11: more values than the block's 5 pages");
-    CHECK(message(replaced("why", "who")).starts_with("x.rec: line 19: the file is damaged: its end"));
+    CHECK(message(replaced("why", "who"))
+              .starts_with("x.rec: line 19: the file is damaged: its end"));
     CHECK(message(bytes.substr(0, bytes.find("block 0"))).find("cut short") != std::string::npos);
     CHECK(message("hello") == "x.rec: not a recording of pagesift");
     CHECK(message("") == "x.rec: not a recording of pagesift");

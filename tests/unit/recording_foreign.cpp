@@ -104,6 +104,12 @@ TEST_CASE("recording: a known word with something unexpected behind it is refuse
         CHECK_MESSAGE(is_refused(sealed(one_mapping + line + "\ndone\n")), std::string{line});
 }
 
+TEST_CASE("recording: a process without its last line is refused") {
+    CHECK(is_refused(sealed(head + "process 1\n")));
+    CHECK(is_refused(sealed(one_mapping + "block 0 10000-11000\nentries 0\n")));
+    CHECK(is_refused(sealed(head + "process 1\ndone\nprocess 2\n")));
+}
+
 TEST_CASE("recording: columns that do not fit their block are refused") {
     CHECK_FALSE(is_refused(in_block("entries 0*4\n")));
     CHECK_FALSE(is_refused(in_block("entries 0*2\nentries 0*2\nflags 0*4\n")));

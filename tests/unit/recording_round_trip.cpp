@@ -160,6 +160,10 @@ TEST_CASE("recording: host, process, mappings, wishes, tables and gaps come back
     r.gaps = {{"kpageflags", std::nullopt, "hidden\nreason", "CAP_SYS_ADMIN", false},
               {"pagemap", r.mappings[1].range, "gone", "", true}};
 
+    const std::string text = r.bytes();
+    CHECK(text.find(" \n") == text.npos);
+    CHECK(std::all_of(text.begin(), text.end(),
+                      [](char c) { return c == '\n' || (c >= ' ' && c < '\x7f'); }));
     const auto source = load_one(r.bytes(Encoding::zstd));
     const HostFacts& host = source->host();
     CHECK(host.page_size == 4096);
