@@ -61,7 +61,7 @@ private:
 
     std::string text(std::string_view escaped) const {
         auto plain = unescape(escaped);
-        if (!plain) lines_.refuse("an escape that is not one of \\n \\t \\\\ \\xNN");
+        if (!plain) lines_.refuse(R"(an escape that is not one of \n \t \\ \xNN)");
         return std::move(*plain);
     }
     template <class Number = std::uint64_t>

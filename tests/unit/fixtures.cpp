@@ -123,3 +123,21 @@ TEST_CASE("fixtures: two workers find what one finds") {
         CHECK(tables_of(one.tables) == tables_of(two.tables));
     }
 }
+
+TEST_CASE(
+    "fixtures: the example in pagesift-recording(5) is a recording, and says what it says there") {
+    const fs::path manual = fs::path{PAGESIFT_FIXTURE_DIR} / "../../man/pagesift-recording.5.scd";
+    const std::string page = read(manual);
+    const auto begin = page.find("```\n") + 4;
+    std::string text = page.substr(begin, page.find("```", begin) - begin);
+    // The manual's own escape.
+    for (auto at = text.find("\\\\"); at != text.npos; at = text.find("\\\\", at + 1))
+        text.erase(at, 1);
+    const auto sources = snapshot::load_recording(text, "the example");
+    REQUIRE(sources.size() == 1);
+    const Census census = look(*sources[0], {});
+    CHECK(census.process.comm == "example\n");
+    CHECK(census.totals.state_pages(State::present) == 512 + 2);
+    CHECK(census.totals.state_pages(State::swapped) == 16);
+    CHECK(census.totals.state_pages(State::none) == 1518);
+}

@@ -2,6 +2,8 @@
 #include "pagesift/procfs.hpp"
 
 #include <doctest/doctest.h>
+#include <iomanip>
+#include <sstream>
 #include <string>
 
 using namespace pagesift;
@@ -43,11 +45,11 @@ constexpr std::string_view heap =
 
 std::string many_mappings(unsigned count) {
     std::string text;
-    char line[128];
     for (unsigned i = 0; i < count; ++i) {
-        std::snprintf(line, sizeof line, "%012x-%012x rw-p 00000000 00:00 0 \n",
-                      0x10000000 + i * 0x2000, 0x10001000 + i * 0x2000);
-        text += line;
+        std::ostringstream line;
+        line << std::hex << std::setfill('0') << std::setw(12) << 0x10000000 + i * 0x2000 << '-'
+             << std::setw(12) << 0x10001000 + i * 0x2000 << " rw-p 00000000 00:00 0 \n";
+        text += line.str();
         text += heap.substr(heap.find('\n') + 1);
     }
     return text;

@@ -6,6 +6,7 @@
 #include "pagesift/abi.hpp"
 
 #include <chrono>
+#include <functional>
 #include <zstd.h>
 
 using namespace pagesift;
@@ -15,12 +16,16 @@ using namespace pagesift::test;
 
 namespace {
 
-const std::string head = "pagesift-recording 1\n";
-const std::string one_mapping =
-    head + "process 1\nmapping 10000-20000 rw-p 0 00:00 0 backing=anon page-size=4096\n";
+constexpr const char* first_line = "pagesift-recording 1\n";
+std::string with_head(const std::string& lines) { return first_line + lines; }
+
+std::string with_mapping(const std::string& lines) {
+    return with_head("process 1\nmapping 10000-20000 rw-p 0 00:00 0 backing=anon page-size=4096\n" +
+                     lines);
+}
 
 std::string in_block(const std::string& lines) {
-    return sealed(one_mapping + "block 0 10000-14000\n" + lines + "done\n");
+    return sealed(with_mapping("block 0 10000-14000\n" + lines + "done\n"));
 }
 
 bool is_refused(const std::string& bytes) {
@@ -65,7 +70,7 @@ TEST_CASE("recording: a known word with something unexpected behind it is refuse
           "host table-levels 99", "host frames-visible maybe", "host release \\q",
           "swap-area 1 2 x file /a", "swap-area 1", "process x", "process", "process 4294967296",
           "want frames=yes", "comm x", "done", "Host page-size 4096", "\x1b[2J"})
-        CHECK_MESSAGE(is_refused(sealed(head + line + "\n")), std::string{line});
+        CHECK_MESSAGE(is_refused(sealed(with_head(std::string{line} + "\n"))), std::string{line});
     for (const char* line : {"host page-size 4096",
                              "setting a b",
                              "process 2",
@@ -101,13 +106,14 @@ TEST_CASE("recording: a known word with something unexpected behind it is refuse
                              "gap here detail x",
                              "gap all maybe x",
                              "reason lonely"})
-        CHECK_MESSAGE(is_refused(sealed(one_mapping + line + "\ndone\n")), std::string{line});
+        CHECK_MESSAGE(is_refused(sealed(with_mapping(std::string{line} + "\ndone\n"))),
+                      std::string{line});
 }
 
 TEST_CASE("recording: a process without its last line is refused") {
-    CHECK(is_refused(sealed(head + "process 1\n")));
-    CHECK(is_refused(sealed(one_mapping + "block 0 10000-11000\nentries 0\n")));
-    CHECK(is_refused(sealed(head + "process 1\ndone\nprocess 2\n")));
+    CHECK(is_refused(sealed(with_head("process 1\n"))));
+    CHECK(is_refused(sealed(with_mapping("block 0 10000-11000\nentries 0\n"))));
+    CHECK(is_refused(sealed(with_head("process 1\ndone\nprocess 2\n"))));
 }
 
 TEST_CASE("recording: columns that do not fit their block are refused") {
@@ -148,8 +154,8 @@ TEST_CASE("recording: values that no column has are refused") {
 
 TEST_CASE("recording: blocks that overlap or go backward are refused") {
     CHECK(is_refused(in_block("entries 0*4\nblock 0 13000-15000\nentries 0*2\n")));
-    CHECK(is_refused(sealed(one_mapping + "block 0 14000-15000\nentries 0\nblock 0 10000-11000\n"
-                                          "entries 0\ndone\n")));
+    CHECK(is_refused(sealed(with_mapping("block 0 14000-15000\nentries 0\nblock 0 10000-11000\n"
+                                         "entries 0\ndone\n"))));
     CHECK(is_refused(in_block("entries 0*4\nmapping 20000-30000 rw-p 0 00:00 0\n")));
 }
 
@@ -164,9 +170,9 @@ TEST_CASE("recording: columns without entries are kept out of every answer") {
 
 TEST_CASE("recording: a whole address space of present pages is read in small blocks") {
     const auto source = load_one(
-        sealed(head + "process 1\n"
-                      "mapping 0-fffffffffffff000 rw-p 0 00:00 0\nblock 0 0-fffffffffffff000\n"
-                      "entries p.0*4503599627370495\ndone\n"));
+        sealed(with_head("process 1\n"
+                         "mapping 0-fffffffffffff000 rw-p 0 00:00 0\nblock 0 0-fffffffffffff000\n"
+                         "entries p.0*4503599627370495\ndone\n")));
     PageBlock block;
     const AddressRange whole{Address{0}, Address{0xfffffffffffff000}};
     source->read_block(source->mappings({})[0], whole, {}, block);
@@ -176,7 +182,7 @@ TEST_CASE("recording: a whole address space of present pages is read in small bl
 }
 
 TEST_CASE("recording: a small file that unpacks to very much is refused before it fills memory") {
-    std::string text = head;
+    std::string text = first_line;
     while (text.size() < (std::size_t{96} << 20)) text += "zzzz 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
     const std::string bytes = compressed(text);
     REQUIRE(bytes.size() < 100000);
@@ -187,7 +193,7 @@ TEST_CASE("recording: a small file that unpacks to very much is refused before i
 
 TEST_CASE("recording: a line without end is refused") {
     const auto error =
-        error_of([] { load_recording(compressed(head + std::string(8 << 20, 'a')), "long"); });
+        error_of([] { load_recording(compressed(with_head(std::string(8 << 20, 'a'))), "long"); });
     REQUIRE(error);
     CHECK(std::string{error->what()}.find("line without end") != std::string::npos);
 }
@@ -201,7 +207,7 @@ TEST_CASE("recording: compressed data that are no recording are named as such") 
 TEST_CASE(
     "recording: reading a block of very many runs piece by piece takes no longer than its length") {
     std::string text =
-        head + "process 1\nmapping 0-40000000000 rw-p 0 00:00 0\nblock 0 0-40000000000\n";
+        with_head("process 1\nmapping 0-40000000000 rw-p 0 00:00 0\nblock 0 0-40000000000\n");
     for (int line = 0; line < 2048; ++line) {
         text += "entries";
         for (int i = 0; i < 128; ++i) text += i % 2 == 0 ? " p.7*4096" : " p.9*4096";
@@ -217,12 +223,12 @@ TEST_CASE(
 }
 
 TEST_CASE("recording: very many unrecorded pieces make few gaps") {
-    std::string text = head + "process 1\nmapping 0-10000000 rw-p 0 00:00 0\n";
+    std::string text = with_head("process 1\nmapping 0-10000000 rw-p 0 00:00 0\n");
     for (int i = 0; i < 30000; ++i) {
-        char line[64];
-        std::snprintf(line, sizeof line, "block 0 %x-%x\nentries 0\n", i * 0x2000,
-                      i * 0x2000 + 0x1000);
-        text += line;
+        std::ostringstream line;
+        line << std::hex << "block 0 " << i * 0x2000 << '-' << i * 0x2000 + 0x1000
+             << "\nentries 0\n";
+        text += line.str();
     }
     const auto source = load_one(sealed(text + "done\n"));
     const auto mapping = source->mappings({})[0];

@@ -145,6 +145,7 @@ TEST_CASE("recording: host, process, mappings, wishes, tables and gaps come back
                  "ksm_zero_pages 3\n"};
     r.want = {true, false, ZeroTest::sample, 0.125};
     r.mappings = {mapping_at(base, 16), mapping_at(base + 16 * page_size, 1, Backing::shmem)};
+    // NOLINTNEXTLINE(misc-misleading-bidirectional): that is what is tested
     r.mappings[0].name = "/tmp/new\nline \\012 \xe2\x80\xae ";
     r.mappings[0].offset = 0x123000;
     r.mappings[0].device = {0xfe, 0xabcdef};
@@ -243,7 +244,7 @@ TEST_CASE("recording: two million scattered pages take nine bytes of text each")
     Recorded r;
     const std::uint64_t pages = 1 << 21;
     r.mappings = {mapping_at(base, pages)};
-    std::mt19937_64 random{1};
+    std::mt19937_64 random{1}; // NOLINT(cert-msc32-c,cert-msc51-cpp): the same every time
     for (std::uint64_t at = 0; at < pages; at += 65536) {
         PageBlock block = block_at(base + at * page_size, std::vector<std::uint64_t>(65536));
         for (auto& entry : block.entries)
@@ -368,6 +369,7 @@ TEST_CASE("recording: several threads read the same process") {
     std::vector<std::size_t> rows(4);
     {
         std::vector<std::jthread> threads;
+        threads.reserve(rows.size());
         for (auto& count : rows)
             threads.emplace_back([&] {
                 PageBlock block;

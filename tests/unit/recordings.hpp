@@ -5,6 +5,7 @@
 #include "pagesift/snapshot.hpp"
 
 #include <doctest/doctest.h>
+#include <iomanip>
 #include <sstream>
 #include <string>
 
@@ -109,9 +110,9 @@ inline std::string sealed(const std::string& lines) {
         for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0xedb88320u : 0u);
         count += c == '\n';
     }
-    char end[64];
-    std::snprintf(end, sizeof end, "end %llu %08x\n", static_cast<unsigned long long>(count), ~crc);
-    return lines + end;
+    std::ostringstream end;
+    end << "end " << count << ' ' << std::hex << std::setw(8) << std::setfill('0') << ~crc << '\n';
+    return lines + end.str();
 }
 
 } // namespace pagesift::test
