@@ -99,7 +99,10 @@ void PieceBuilder::note_slots(AddressRange range, std::uint64_t entry, PageClass
     else if (!(entry & (PM_PRESENT | PM_SWAP)))
         return;
     else if (cls.folio == FolioSize::hugetlb)
-        seen = SlotNote::huge_alone;
+        // Huge pages smaller than a slot are entries of an ordinary table.
+        seen = context_.mappings[mapping_].page_size >= context_.host.slot_bytes()
+                   ? SlotNote::huge_alone
+                   : SlotNote::populated;
     else if (cls.attribute(Attribute::pmd_mapped) == Tri::yes)
         // A table is kept in reserve for splitting anonymous huge pages only (zap_huge_pmd).
         seen = cls.backing == Backing::anon ? SlotNote::huge : SlotNote::huge_alone;

@@ -17,7 +17,7 @@ void write_look(JsonWriter& json, const Census& census);   ///< lens, page size,
 void write_totals(JsonWriter& json, const Census& census); ///< "totals": {…}
 void write_ksm(JsonWriter& json, const Census& census);    ///< "ksm": {…}
 void write_saving(JsonWriter& json, const Saving& saving);
-void write_mapping(JsonWriter& json, const MappingCensus& mapping, const KnownKinds& known,
+void write_mapping(JsonWriter& json, const MappingCensus& entry, const KnownKinds& known,
                    std::uint64_t page_size);
 void write_run(JsonWriter& json, const Run& run, const Mapping& mapping, std::uint64_t page_size);
 void write_page(JsonWriter& json, const Page& page, const Mapping& mapping);

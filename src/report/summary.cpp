@@ -231,16 +231,23 @@ void draw_tables(const Chart& chart, const Census& census) {
 /// What KSM does for this process, and how the machine has it set.
 void render_ksm(const Screen& screen, const Census& census) {
     const auto stat = procfs::parse_key_values(census.process.ksm_stat);
-    const auto of = [&](std::string_view key) {
+    const auto of = [&](std::string_view key) -> std::optional<std::int64_t> {
         const auto found = stat.find(key);
-        return found == stat.end() ? std::int64_t{0} : found->second;
+        return found == stat.end() ? std::nullopt : std::optional{found->second};
     };
-    if (of("ksm_merging_pages") <= 0 && of("ksm_zero_pages") <= 0) return;
-    const std::int64_t profit = of("ksm_process_profit");
+    // Figures that an older kernel does not have are unknown, not 0.
+    const auto count = [&](std::string_view key) {
+        return of(key) ? fmt::format("{}", *of(key)) : "?";
+    };
+    const auto size = [](std::optional<std::int64_t> bytes) -> std::string {
+        if (!bytes) return "?";
+        const auto amount = static_cast<std::uint64_t>(*bytes < 0 ? -*bytes : *bytes);
+        return (*bytes < 0 ? "-" : "") + human_bytes(amount);
+    };
+    if (of("ksm_merging_pages").value_or(0) <= 0 && of("ksm_zero_pages").value_or(0) <= 0) return;
     std::string text =
-        fmt::format("KSM: {} merged pages, {} as zero page, profit {}{}", of("ksm_merging_pages"),
-                    of("ksm_zero_pages"), profit < 0 ? "-" : "",
-                    human_bytes(static_cast<std::uint64_t>(profit < 0 ? -profit : profit)));
+        fmt::format("KSM: {} merged pages, {} as zero page, profit {}", count("ksm_merging_pages"),
+                    count("ksm_zero_pages"), size(of("ksm_process_profit")));
     const auto setting = [&](const std::string& name) {
         const auto found = census.host.settings.find("ksm/" + name);
         if (found != census.host.settings.end())

@@ -116,6 +116,16 @@ TEST_CASE("look: a table of markers is needed and never called empty") {
     CHECK_FALSE(census.tables.slots[0].reclaimable);
 }
 
+TEST_CASE("look: huge pages smaller than a slot stand in an ordinary table, larger ones in none") {
+    for (const std::uint64_t size : {std::uint64_t{64} << 10, slot}) {
+        MadeUpSource source;
+        source.map(0x40000000, 0x40000000 + slot, Backing::hugetlb).page_size = size;
+        source.pages[0x40000000] = {.entry = PM_PRESENT | PM_MMAP_EXCLUSIVE | 512,
+                                    .flags = kpf(KPF_HUGE) | kpf(KPF_COMPOUND_HEAD)};
+        CHECK(look(source, {}).tables.needed_tables == (size < slot ? 3 : 2));
+    }
+}
+
 TEST_CASE("look: where nothing locates tables their number is known and their place is not") {
     MadeUpSource source;
     source.map(0x40000000, 0x40000000 + slot);
