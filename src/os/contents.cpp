@@ -91,8 +91,8 @@ private:
     std::size_t page_size_;
 };
 
-ContentReader::ContentReader(const Root& root, std::string base, std::uint32_t pid, int pagemap_fd,
-                             std::uint64_t page_size, GapLog& gaps)
+ContentReader::ContentReader(const Root& root, const std::string& base, std::uint32_t pid,
+                             int pagemap_fd, std::uint64_t page_size, GapLog& gaps)
     : pid_(pid), pagemap_fd_(pagemap_fd), page_size_(page_size), gaps_(gaps) {
     auto mem = root.open(base + "/mem", O_RDONLY);
     mem_error_ = mem.error;

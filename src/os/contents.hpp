@@ -31,7 +31,7 @@ bool probe_exclusive_flag();
 /// Pages whose entry differs from block.entries when read again afterwards are `changed`.
 class ContentReader {
 public:
-    ContentReader(const Root& root, std::string base, std::uint32_t pid, int pagemap_fd,
+    ContentReader(const Root& root, const std::string& base, std::uint32_t pid, int pagemap_fd,
                   std::uint64_t page_size, GapLog& gaps);
     void read(const Mapping& mapping, const Want& want, PageBlock& block) const;
 
