@@ -48,7 +48,8 @@ TEST_CASE("zoo: totals are those of smaps_rollup") {
     const auto pss = totals["pss_bytes"].get<std::uint64_t>();
     const auto slack = seen["mappings"].size() * 1024;
     CHECK(pss <= rollup["Pss"] + slack);
-    CHECK(pss + slack >= rollup["Pss"]);
+    // While it looks, pagesift maps the common libraries itself, which at most halves their shares.
+    CHECK(pss + slack + rollup["Pss_File"] / 2 >= rollup["Pss"]);
 }
 
 TEST_CASE("zoo: a look without contents leaves what is referenced as it was") {
