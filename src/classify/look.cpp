@@ -63,8 +63,9 @@ Census look(Source& source, const LookOptions& options) {
     auto mappings = source.mappings(options.want);
     if (options.on_mappings) options.on_mappings(census.process, mappings);
     const auto status = procfs::parse_status(census.process.status);
-    // Single pages are kept until they are handed on, so then every piece is a small one.
-    const std::uint64_t resident = options.on_page ? ~std::uint64_t{0} : resident_bytes(status);
+    // Single pages are kept until they are handed on, so when all are wanted every piece is small.
+    const bool all_pages = options.on_page && options.where.always();
+    const std::uint64_t resident = all_pages ? ~std::uint64_t{0} : resident_bytes(status);
     const auto pieces = snapshot::plan_pieces(mappings, options.only, census.host, resident);
     const PieceContext context{census.host, mappings, options.where,
                                static_cast<bool>(options.on_run),
