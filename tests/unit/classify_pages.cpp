@@ -68,7 +68,7 @@ TEST_CASE("classify: markers are told by type 31 and by their bits, and are not 
     CHECK(classify({.entry = swap_entry(31, 4)}).marker == Marker::guard); // 6.13, without bit 58
     CHECK(classify({.entry = swap_entry(31, 4) | PM_GUARD_REGION}).marker == Marker::guard);
     CHECK(classify({.entry = swap_entry(31, 8)}).marker == Marker::other);
-    for (const std::uint64_t bits : {1, 2, 4, 8})
+    for (const std::uint64_t bits : {1u, 2u, 4u, 8u})
         CHECK(classify({.entry = swap_entry(31, bits)}).state == State::marker);
 }
 
