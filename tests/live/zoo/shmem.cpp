@@ -146,7 +146,7 @@ std::vector<Exhibit> in_swap(Keeper& keeper, const std::string& prefix, Backing 
     const auto at = map_shared(keeper, backing, total);
     const auto page = [at](std::size_t index) { return at + bytes_of(index); };
     fill(at, total - 1);
-    for (std::size_t first : {0, 4, 8}) page_out(page(first), run);
+    for (const std::size_t first : {0u, 4u, 8u}) page_out(page(first), run);
     advise(page(7), 1, MADV_DONTNEED, "MADV_DONTNEED");
 
     Exhibit e{.name = prefix + "-swapped",
@@ -155,7 +155,7 @@ std::vector<Exhibit> in_swap(Keeper& keeper, const std::string& prefix, Backing 
                        in_state(run, "shmem-swapped"), in_state(1, "cached"),
                        in_state(run, "shmem-swapped"), in_state(1, "none")}};
     e.prove = [=] {
-        for (std::size_t first : {0, 4, 8}) {
+        for (const std::size_t first : {0u, 4u, 8u}) {
             expect_none({page(first), run});
             // The swap file keeps a copy in the swap cache, which is no page-cache page.
             expect_behind(at, total, {first, run}, 0, run);
