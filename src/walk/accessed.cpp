@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+#include "pagesift/walk.hpp"
+
+namespace pagesift::walk {
+
+Access judge_access(const KernelLayout& layout, const Sighting& first, const Sighting& now) {
+    const auto has = [](const Sighting& sighting, std::optional<std::uint32_t> bit) {
+        return bit && (sighting.flags >> *bit & 1) != 0;
+    };
+    // Who clears an entry's accessed bit leaves a trace: page_idle and DAMON in PG_young
+    // (include/linux/page_idle.h), reclaim of the inactive list in PG_referenced (mm/vmscan.c:
+    // folio_check_references).
+    if (now.present && (now.young || has(now, layout.PG_young) || has(now, layout.PG_referenced)))
+        return Access::accessed;
+    // What is not there any more, or is there in another frame, took its traces along.
+    if (!first.present || !now.present || first.frame != now.frame) return Access::unknown;
+    // Reclaim of the active list leaves none (mm/vmscan.c: shrink_active_list).
+    if (has(first, layout.PG_active) && !has(now, layout.PG_active)) return Access::unknown;
+    // Nor does MGLRU, which moves pages to a generation that a page may have been in already.
+    const bool has_generations = layout.mem_cgroup_per_node_max_seq.has_value();
+    if (has_generations && (!first.generation || first.generation != now.generation))
+        return Access::unknown;
+    return Access::idle;
+}
+
+} // namespace pagesift::walk

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+// Struct pages: include/linux/mm_types.h, page-flags.h.
+#include "pagesift/abi.hpp"
+#include "walk/gather.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <map>
+
+namespace pagesift::walk {
+
+namespace {
+
+std::uint64_t struct_page(const Kernel& kernel, std::uint64_t frame) {
+    return kernel.bases.vmemmap + frame * kernel.layout.page_bytes;
+}
+
+std::uint32_t load_half(const std::byte* at) {
+    std::uint32_t value;
+    std::memcpy(&value, at, sizeof value);
+    return value;
+}
+
+class FrameReader {
+public:
+    FrameReader(KernelMemory& memory, const Kernel& kernel)
+        : memory_(memory), kernel_(kernel), layout_(kernel.layout) {
+        // One piece from the first to the last member that is wanted.
+        bytes_ = layout_.page_flags + 8;
+        for (const auto member : {layout_.page_compound_head, layout_.folio_mapping})
+            if (member) bytes_ = std::max(bytes_, *member + 8);
+        if (layout_.page_mapcount) bytes_ = std::max(bytes_, *layout_.page_mapcount + 4);
+    }
+
+    void run(std::span<const std::uint64_t> frames, std::span<Frame> out) {
+        tails_.clear();
+        read_each(
+            memory_, frames.size(), bytes_,
+            [&](std::size_t i) { return struct_page(kernel_, frames[i]); },
+            [&](std::size_t i, const std::byte* page) { out[i] = take(frames[i], page, i); });
+        // All pages of a folio share its head, and mostly stand together.
+        heads_.clear();
+        for (const Tail& tail : tails_)
+            if (heads_.empty() || heads_.back() != tail.head) heads_.push_back(tail.head);
+        head_frames_.assign(heads_.size(), Frame{});
+        read_each(
+            memory_, heads_.size(), bytes_,
+            [&](std::size_t i) { return struct_page(kernel_, heads_[i]); },
+            [&](std::size_t i, const std::byte* page) { head_frames_[i] = take_head(i, page); });
+        std::size_t head = 0;
+        for (const Tail& tail : tails_) {
+            while (heads_[head] != tail.head) ++head;
+            out[tail.index] = head_frames_[head];
+        }
+    }
+
+private:
+    struct Tail {
+        std::size_t index;
+        std::uint64_t head;
+    };
+
+    /// A page as it is read; of a tail only where its head is, which is read afterwards.
+    Frame take(std::uint64_t frame, const std::byte* page, std::size_t index) {
+        if (!page || frame >= kernel_.bases.frame_end || !layout_.page_compound_head) return {};
+        const std::uint64_t compound = load_word(page + *layout_.page_compound_head);
+        if (!(compound & 1)) {
+            Frame found = whole(frame, page);
+            const bool is_head = (found.flags >> layout_.PG_head & 1) != 0;
+            if (!is_head && layout_.page_mapcount)
+                found.map_count = load_half(page + *layout_.page_mapcount) + 1;
+            return found;
+        }
+        const std::uint64_t offset = compound - 1 - kernel_.bases.vmemmap;
+        const std::uint64_t head = offset / layout_.page_bytes;
+        if (offset % layout_.page_bytes == 0 && head < frame) tails_.push_back({index, head});
+        return {};
+    }
+
+    Frame take_head(std::size_t index, const std::byte* page) const {
+        if (!page) return {};
+        // Not a head any more: the folio was split or freed meanwhile.
+        if (load_word(page + *layout_.page_compound_head) & 1) return {};
+        Frame found = whole(heads_[index], page);
+        return found.flags >> layout_.PG_head & 1 ? found : Frame{};
+    }
+
+    Frame whole(std::uint64_t frame, const std::byte* page) const {
+        Frame found;
+        found.known = true;
+        found.head = frame;
+        found.flags = load_word(page + layout_.page_flags);
+        if (layout_.folio_mapping) found.anon = (load_word(page + *layout_.folio_mapping) & 1) != 0;
+        return found;
+    }
+
+    KernelMemory& memory_;
+    const Kernel& kernel_;
+    const KernelLayout& layout_;
+    std::uint32_t bytes_;
+    std::vector<Tail> tails_;
+    std::vector<std::uint64_t> heads_;
+    std::vector<Frame> head_frames_;
+};
+
+} // namespace
+
+void read_frames(KernelMemory& memory, const Kernel& kernel, std::span<const std::uint64_t> frames,
+                 std::span<Frame> out) {
+    assert(frames.size() == out.size());
+    FrameReader{memory, kernel}.run(frames, out);
+}
+
+std::optional<std::uint64_t> with_frame(std::uint64_t word, const Frame& frame) {
+    // fs/proc/task_mmu.c: pte_to_pagemap_entry sets neither for a frame that is not accounted.
+    if (word & special_entry) return word & ~special_entry;
+    if (!frame.known || !frame.anon || !frame.map_count) return {};
+    return word | (*frame.anon ? 0 : abi::PM_FILE) |
+           (*frame.map_count == 1 ? abi::PM_MMAP_EXCLUSIVE : 0);
+}
+
+void read_page_tables(KernelMemory& memory, const Kernel& kernel,
+                      std::span<const std::uint64_t> frames, std::span<std::uint8_t> out) {
+    static constexpr std::uint8_t unknown = 0xff;
+    assert(frames.size() == out.size());
+    const KernelLayout& layout = kernel.layout;
+    std::fill(out.begin(), out.end(), unknown);
+    // A type stands in the top byte (6.12). Before that types were bits, which no BTF knows.
+    if (!layout.page_type || !layout.PGTY_table || *layout.PGTY_table > 0xff) return;
+    read_each(
+        memory, frames.size(), 4,
+        [&](std::size_t i) { return struct_page(kernel, frames[i]) + *layout.page_type; },
+        [&](std::size_t i, const std::byte* at) {
+            if (at && frames[i] < kernel.bases.frame_end)
+                out[i] = load_half(at) >> 24 == *layout.PGTY_table ? 1 : 0;
+        });
+}
+
+namespace {
+
+/// What MGLRU has done to one memory cgroup.
+std::optional<std::uint64_t> generation_of(KernelMemory& memory, const KernelLayout& layout,
+                                           std::uint64_t memcg, unsigned nodes) {
+    std::uint64_t sum = 0;
+    for (unsigned node = 0; node < nodes; ++node) {
+        const auto per_node =
+            read_word(memory, memcg + *layout.mem_cgroup_nodeinfo + std::uint64_t{node} * 8);
+        if (!per_node || *per_node == 0) return {};
+        // Its own word for it that this is a cgroup's: memcg_data may come to mean something else.
+        const auto owner = read_word(memory, *per_node + *layout.mem_cgroup_per_node_memcg);
+        const auto sequence = read_word(memory, *per_node + *layout.mem_cgroup_per_node_max_seq);
+        if (owner != memcg || !sequence) return {};
+        sum += *sequence;
+    }
+    return sum;
+}
+
+} // namespace
+
+void read_generations(KernelMemory& memory, const Kernel& kernel,
+                      std::span<const std::uint64_t> frames, unsigned nodes,
+                      std::span<std::optional<std::uint64_t>> out) {
+    assert(frames.size() == out.size());
+    const KernelLayout& layout = kernel.layout;
+    std::fill(out.begin(), out.end(), std::nullopt);
+    if (!layout.folio_memcg_data || !layout.mem_cgroup_nodeinfo ||
+        !layout.mem_cgroup_per_node_memcg || !layout.mem_cgroup_per_node_max_seq || nodes == 0)
+        return;
+    std::vector<std::uint64_t> memcgs(frames.size(), 0);
+    // memcontrol.h: the lowest bits say what kind of pointer it is; a cgroup's has none of them.
+    read_each(
+        memory, frames.size(), 8,
+        [&](std::size_t i) { return struct_page(kernel, frames[i]) + *layout.folio_memcg_data; },
+        [&](std::size_t i, const std::byte* at) {
+            if (at && (load_word(at) & 7) == 0) memcgs[i] = load_word(at);
+        });
+    std::map<std::uint64_t, std::optional<std::uint64_t>> known;
+    for (std::size_t i = 0; i < frames.size(); ++i) {
+        if (memcgs[i] == 0) continue;
+        const auto [place, is_new] = known.try_emplace(memcgs[i]);
+        if (is_new) place->second = generation_of(memory, layout, memcgs[i], nodes);
+        out[i] = place->second;
+    }
+}
+
+} // namespace pagesift::walk

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT
+#include "made_up_memory.hpp"
+#include "pagesift/abi.hpp"
+
+#include <algorithm>
+#include <doctest/doctest.h>
+#include <set>
+
+using namespace pagesift;
+using namespace pagesift::test;
+using namespace pagesift::walk;
+
+namespace {
+
+struct Machine {
+    MadeUpMemory memory;
+    Kernel kernel = made_up_kernel();
+    KernelLayout& layout = kernel.layout;
+
+    std::uint64_t page(std::uint64_t frame) const {
+        return kernel.bases.vmemmap + frame * layout.page_bytes;
+    }
+    std::uint64_t bit(std::uint32_t number) const { return std::uint64_t{1} << number; }
+    void add_tail(std::uint64_t frame, std::uint64_t head) {
+        memory.put(page(frame) + *layout.page_compound_head, page(head) + 1);
+    }
+    std::vector<Frame> frames(const std::vector<std::uint64_t>& wanted) {
+        std::vector<Frame> out(wanted.size(), Frame{true, 1, 1, {}, {}});
+        read_frames(memory, kernel, wanted, out);
+        return out;
+    }
+    std::vector<Zero> zeroes(const std::vector<std::uint64_t>& wanted) {
+        std::vector<Zero> out(wanted.size(), Zero::unreadable);
+        test_zero(memory, kernel, wanted, out);
+        return out;
+    }
+    std::uint64_t address(std::uint64_t frame) const {
+        return kernel.bases.direct_map + frame * 4096;
+    }
+};
+
+Sighting seen(std::uint64_t flags = 0) { return {true, false, 0x55, flags, 7}; }
+
+} // namespace
+
+TEST_CASE("frames: a small page has flags, an owner and a count of its own") {
+    Machine m;
+    m.memory.put(m.page(0x10), 0xf000000000000000 | m.bit(m.layout.PG_lru));
+    m.memory.put(m.page(0x10) + *m.layout.folio_mapping, 0xffff9a4300000001);
+    m.memory.put32(m.page(0x10) + *m.layout.page_mapcount, 2);
+    m.memory.put32(m.page(0x11) + *m.layout.page_mapcount, 0xffffffff);
+    const auto frames = m.frames({0x10, 0x11});
+    CHECK(frames[0].known);
+    CHECK(frames[0].flags == (0xf000000000000000 | m.bit(m.layout.PG_lru)));
+    CHECK(frames[0].head == 0x10);
+    CHECK(frames[0].anon == true);
+    CHECK(frames[0].map_count == 3u);
+    CHECK(frames[1].anon == false);
+    CHECK(frames[1].map_count == 0u);
+}
+
+TEST_CASE("frames: a tail page has what its head has, and no count") {
+    Machine m;
+    m.memory.put(m.page(0x40), m.bit(m.layout.PG_head) | m.bit(m.layout.PG_active));
+    m.memory.put(m.page(0x40) + *m.layout.folio_mapping, 0x1001);
+    for (const std::uint64_t tail : {0x41u, 0x42u, 0x43u}) m.add_tail(tail, 0x40);
+    m.memory.put(m.page(0x80), m.bit(m.layout.PG_head));
+    m.add_tail(0x81, 0x80);
+    const auto frames = m.frames({0x40, 0x41, 0x43, 0x44, 0x81, 0x42});
+    for (const std::size_t i : {0u, 1u, 2u, 5u}) {
+        CHECK(frames[i].known);
+        CHECK(frames[i].head == 0x40);
+        CHECK(frames[i].flags == (m.bit(m.layout.PG_head) | m.bit(m.layout.PG_active)));
+        CHECK(frames[i].anon == true);
+        CHECK(frames[i].map_count == std::nullopt);
+    }
+    CHECK(frames[3].head == 0x44);
+    CHECK(frames[4].head == 0x80);
+}
+
+TEST_CASE("frames: what has no struct page, or no true head, is not known") {
+    Machine m;
+    m.memory.page(m.page(0x40));
+    m.add_tail(0x41, 0x40);                                                      // 0x40 is no head
+    m.memory.put(m.page(0x42) + *m.layout.page_compound_head, m.page(0x40) + 9); // crooked
+    m.add_tail(0x43, 0x7000);                                                    // behind its tail
+    m.memory.put(m.page(0x44) + *m.layout.page_compound_head, 1);                // nowhere
+    m.add_tail(0x47, 0x46), m.add_tail(0x46, 0x45);
+    m.memory.put(m.page(0x46), m.bit(m.layout.PG_head)); // a tail of a tail
+    m.memory.page(m.page(m.kernel.bases.frame_end));
+    for (const Frame& frame :
+         m.frames({0x41, 0x42, 0x43, 0x44, 0x47, 0x200000, m.kernel.bases.frame_end}))
+        CHECK_FALSE(frame.known);
+    CHECK(m.frames({0x40})[0].known);
+    m.layout.page_compound_head = {};
+    CHECK_FALSE(m.frames({0x40})[0].known);
+}
+
+TEST_CASE("frames: pagemap's words are completed where the frame tells") {
+    const auto word = abi::PM_PRESENT | 0x55;
+    Frame frame{true, 0, 0x55, false, 1};
+    CHECK(with_frame(word, frame) == (word | abi::PM_FILE | abi::PM_MMAP_EXCLUSIVE));
+    frame.anon = true, frame.map_count = 2;
+    CHECK(with_frame(word, frame) == word);
+    frame.map_count = {};
+    CHECK(with_frame(word, frame) == std::nullopt);
+    CHECK(with_frame(word | special_entry, frame) == word);
+    CHECK(with_frame(word, Frame{}) == std::nullopt);
+}
+
+TEST_CASE("frames: page tables have their type, where kernels have types") {
+    Machine m;
+    m.memory.put32(m.page(1) + *m.layout.page_type, 0xf2000000);
+    m.memory.put32(m.page(2) + *m.layout.page_type, 0xf0000000);
+    m.memory.put32(m.page(3) + *m.layout.page_type, 0);
+    const std::vector<std::uint64_t> frames = {1, 2, 3, 0x200000};
+    std::vector<std::uint8_t> out(4);
+    read_page_tables(m.memory, m.kernel, frames, out);
+    CHECK(out == std::vector<std::uint8_t>{1, 0, 0, 0xff});
+    m.layout.PGTY_table = {};
+    read_page_tables(m.memory, m.kernel, frames, out);
+    CHECK(out == std::vector<std::uint8_t>(4, 0xff));
+}
+
+TEST_CASE("frames: MGLRU's age of a cgroup is summed over nodes, and only of true cgroups") {
+    Machine m;
+    m.layout.mem_cgroup_per_node_memcg = 0x30, m.layout.mem_cgroup_per_node_max_seq = 0x40;
+    const std::uint64_t memcg = 0xffff9a4200000000, other = 0xffff9a4200001000;
+    for (const std::uint64_t node : {0u, 1u}) {
+        const std::uint64_t per_node = 0xffff9a4200010000 + node * 4096;
+        m.memory.put(memcg + *m.layout.mem_cgroup_nodeinfo + node * 8, per_node);
+        m.memory.put(per_node + 0x30, memcg);
+        m.memory.put(per_node + 0x40, 10 + node);
+        m.memory.put(other + *m.layout.mem_cgroup_nodeinfo + node * 8, per_node);
+    }
+    m.memory.put(m.page(1) + *m.layout.folio_memcg_data, memcg);
+    m.memory.put(m.page(2) + *m.layout.folio_memcg_data, other);     // not what the node says
+    m.memory.put(m.page(3) + *m.layout.folio_memcg_data, memcg | 2); // the kernel's own memory
+    m.memory.put(m.page(4) + *m.layout.folio_memcg_data, 0);
+    m.memory.put(m.page(5) + *m.layout.folio_memcg_data, memcg);
+    const std::vector<std::uint64_t> frames = {1, 2, 3, 4, 5};
+    std::vector<std::optional<std::uint64_t>> out(5);
+    read_generations(m.memory, m.kernel, frames, 2, out);
+    CHECK(out == std::vector<std::optional<std::uint64_t>>{21, {}, {}, {}, 21});
+    read_generations(m.memory, m.kernel, frames, 1, out);
+    CHECK(out[0] == 10u);
+    read_generations(m.memory, m.kernel, frames, 3, out); // the third node does not exist
+    CHECK(out[0] == std::nullopt);
+}
+
+TEST_CASE("access: any trace means accessed, whatever else is known") {
+    const KernelLayout layout = [] {
+        KernelLayout l = made_up_kernel().layout;
+        l.PG_young = 20;
+        return l;
+    }();
+    const std::uint64_t young = 1 << 20, referenced = 1 << layout.PG_referenced;
+    Sighting by_entry = seen();
+    by_entry.young = true;
+    CHECK(judge_access(layout, seen(), by_entry) == Access::accessed);
+    CHECK(judge_access(layout, seen(), seen(young)) == Access::accessed);
+    CHECK(judge_access(layout, seen(), seen(referenced)) == Access::accessed);
+    Sighting elsewhere = seen(young);
+    elsewhere.frame = 0x56;
+    CHECK(judge_access(layout, seen(1 << layout.PG_active), elsewhere) == Access::accessed);
+    CHECK(judge_access(layout, seen(), seen()) == Access::idle);
+    // Traces of before count for nothing.
+    CHECK(judge_access(layout, seen(young), seen()) == Access::idle);
+    KernelLayout without = layout;
+    without.PG_young = {};
+    CHECK(judge_access(without, seen(), seen(young)) == Access::idle);
+}
+
+TEST_CASE("access: a trace that may have been lost is unknown") {
+    KernelLayout layout = made_up_kernel().layout;
+    const std::uint64_t active = 1 << layout.PG_active;
+    CHECK(judge_access(layout, seen(active), seen()) == Access::unknown);
+    CHECK(judge_access(layout, seen(active), seen(active)) == Access::idle);
+    CHECK(judge_access(layout, seen(), seen(active)) == Access::idle);
+    Sighting gone = seen();
+    gone.present = false;
+    gone.young = true;
+    CHECK(judge_access(layout, seen(), gone) == Access::unknown);
+    CHECK(judge_access(layout, gone, seen()) == Access::unknown);
+    Sighting elsewhere = seen();
+    elsewhere.frame = 0x56;
+    CHECK(judge_access(layout, seen(), elsewhere) == Access::unknown);
+
+    Sighting aged = seen();
+    aged.generation = 8;
+    CHECK(judge_access(layout, seen(), aged) == Access::idle); // a kernel without MGLRU
+    layout.mem_cgroup_per_node_max_seq = 0x40;
+    CHECK(judge_access(layout, seen(), seen()) == Access::idle);
+    CHECK(judge_access(layout, seen(), aged) == Access::unknown);
+    aged.generation = {};
+    CHECK(judge_access(layout, seen(), aged) == Access::unknown);
+    CHECK(judge_access(layout, aged, aged) == Access::unknown);
+}
+
+TEST_CASE("zero test: a page is zero when all of it is, wherever the other byte stands") {
+    Machine m;
+    std::vector<std::uint64_t> frames;
+    for (std::uint64_t at = 0; at < 4096; at += 5) {
+        const std::uint64_t frame = 0x1000 + at;
+        m.memory.put8(m.address(frame) + at, 1);
+        frames.push_back(frame);
+    }
+    m.memory.put8(m.address(0x1ffff) + 4095, 0x80);
+    frames.push_back(0x1ffff);
+    for (const Zero zero : m.zeroes(frames)) CHECK(zero == Zero::not_zero);
+    m.memory.page(m.address(0x20000));
+    CHECK(m.zeroes({0x1000, 0x20000, 0x1005}) ==
+          std::vector{Zero::not_zero, Zero::zero, Zero::not_zero});
+}
+
+TEST_CASE("zero test: what cannot be read, or is not RAM, is unreadable and never zero") {
+    Machine m;
+    m.memory.page(m.address(0x10));
+    m.memory.page(m.address(m.kernel.bases.frame_end));
+    CHECK(m.zeroes({0x10, 0x11, m.kernel.bases.frame_end}) ==
+          std::vector{Zero::zero, Zero::unreadable, Zero::unreadable});
+    // Readable at first and gone at the second reading.
+    m.memory.before = [&](const Piece& piece) {
+        if (piece.bytes == 4096) m.memory.forget(piece.address);
+    };
+    CHECK(m.zeroes({0x10})[0] == Zero::unreadable);
+    CHECK(m.zeroes({}).empty());
+}
+
+TEST_CASE(
+    "zero test: pages that are not zero cost a word, and zero pages hardly more than a page") {
+    Machine m;
+    std::vector<std::uint64_t> frames;
+    for (std::uint64_t frame = 0x1000; frame < 0x1000 + 4096; ++frame) frames.push_back(frame);
+    for (const std::uint64_t frame : frames) m.memory.put(m.address(frame) + 2048, 1);
+    m.zeroes(frames);
+    CHECK(m.memory.bytes == frames.size() * 8);
+    for (const std::uint64_t frame : frames) m.memory.put(m.address(frame) + 2048, 0);
+    m.memory.bytes = 0;
+    for (const Zero zero : m.zeroes(frames)) CHECK(zero == Zero::zero);
+    CHECK(m.memory.bytes == frames.size() * 4096 + 512 * 8);
+}
+
+TEST_CASE("zero test: what is zero changes, and the test's ways with it, and no answer is wrong") {
+    Machine m;
+    std::vector<std::uint64_t> frames;
+    for (std::uint64_t i = 0; i < 8 * 512; ++i) {
+        const std::uint64_t frame = 0x1000 + i;
+        const bool zero = i / 512 % 2 == 0 ? i % 7 != 0 : i % 7 == 0;
+        if (zero)
+            m.memory.page(m.address(frame));
+        else
+            m.memory.put8(m.address(frame) + i * 31 % 4096, 1);
+        frames.push_back(frame);
+    }
+    const auto zeroes = m.zeroes(frames);
+    for (std::uint64_t i = 0; i < frames.size(); ++i) {
+        const bool zero = i / 512 % 2 == 0 ? i % 7 != 0 : i % 7 == 0;
+        CHECK(zeroes[i] == (zero ? Zero::zero : Zero::not_zero));
+    }
+}
