@@ -221,6 +221,8 @@ struct PageTables {
     std::optional<std::uint64_t> reclaimable_bytes;
     std::optional<std::uint64_t> spanning_tables;
     std::uint64_t marker_only_tables = 0;
+    /// Tables that may be needed or not, because huge entries are not shown.
+    std::uint64_t uncertain_tables = 0;
     std::vector<Slot> slots; ///< the empty and the marker-only ones, in address order
     bool partial = false;    ///< only some of the address space was looked at
 };
@@ -229,6 +231,12 @@ struct MappingCensus {
     Mapping mapping;
     Tally tally;
     bool whole = true; ///< false: clipped by --address, or partly unreadable
+};
+
+/// What smaps says of all mappings together; empty where it was not read, or not for all of them.
+/// These take the place of counts of pages where the kernel does not tell single pages apart.
+struct SmapsSums {
+    std::optional<std::uint64_t> swap_bytes, ksm_bytes, anon_huge_bytes, shared_huge_bytes;
 };
 
 /// Everything that was learned of one process.
@@ -242,7 +250,8 @@ struct Census {
     Tally totals;
     PageTables tables;
     std::vector<Gap> gaps;
-    bool frames_known = true;          ///< kpageflags was read
+    bool frames_known = true; ///< kpageflags was read
+    SmapsSums smaps;
     std::uint64_t undecided_pages = 0; ///< pages that --where could not decide, by unknown
     bool interrupted = false;
 };

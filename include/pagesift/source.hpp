@@ -26,7 +26,7 @@ enum class Backing : std::uint8_t {
     file,    ///< a file of an ordinary file system
     shmem,   ///< tmpfs, memfd, System V and shared anonymous memory
     hugetlb, ///< huge pages of a pool
-    special, ///< frames without struct pages (VM_PFNMAP, VM_IO): [vvar]
+    special, ///< frames without struct pages (VM_PFNMAP): [vvar]
     device,  ///< a device or kernel object of which nothing more is known
 };
 
@@ -34,7 +34,10 @@ enum class Backing : std::uint8_t {
 struct SmapsFacts {
     procfs::VmFlags vm_flags;
     std::optional<std::uint64_t> rss_bytes, swap_bytes, referenced_bytes;
-    std::optional<std::uint64_t> hugetlb_bytes; ///< Shared_Hugetlb and Private_Hugetlb
+    std::optional<std::uint64_t> hugetlb_bytes;     ///< Shared_Hugetlb and Private_Hugetlb
+    std::optional<std::uint64_t> ksm_bytes;         ///< KSM (6.8)
+    std::optional<std::uint64_t> anon_huge_bytes;   ///< AnonHugePages: mapped by huge entries
+    std::optional<std::uint64_t> shared_huge_bytes; ///< ShmemPmdMapped and FilePmdMapped
     bool operator==(const SmapsFacts&) const = default;
 };
 
@@ -133,6 +136,7 @@ struct HostFacts {
     unsigned counted_table_levels = 3;  ///< levels that VmPTE counts: PTE, PMD and, with it, PUD
     std::optional<bool> frames_visible; ///< frame and swap numbers in pagemap
     std::optional<bool> ksm_flag_true;  ///< KPF_KSM means KSM (false on 6.10 to 6.18 kernels)
+    std::optional<bool> exclusive_flag; ///< bit 34 of kpageflags is PG_anon_exclusive
     std::optional<bool> soft_dirty;     ///< bit 55 means anything
     std::optional<bool> tables_located; ///< PAGE_IS_WRITTEN tells which slots own a table
     std::map<std::string, std::string> settings; ///< "ksm/run" -> "1", "thp/enabled" -> "madvise"

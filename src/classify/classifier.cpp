@@ -66,13 +66,13 @@ struct KindInput {
     bool pmd_mapped;
     Backing backing;
     Content content;
-    bool ksm_flag_true;
+    Tri ksm;
 };
 
 using KindTest = bool (*)(const KindInput&);
 
 bool has(const KindInput& in, KpfBit bit) { return in.flags && (*in.flags & kpf(bit)); }
-bool is_ksm(const KindInput& in) { return has(in, KPF_KSM) && in.ksm_flag_true; }
+bool is_ksm(const KindInput& in) { return in.ksm == Tri::yes; }
 
 struct KindRule {
     Kind kind;
@@ -86,6 +86,7 @@ constexpr std::array kind_rules{
              [](const KindInput& in) { return in.zero_page || has(in, KPF_ZERO_PAGE); }},
     KindRule{Kind::unknown,
              [](const KindInput& in) { return in.flags && (*in.flags & impossible_flags) != 0; }},
+    KindRule{Kind::unknown, [](const KindInput& in) { return in.ksm == Tri::unknown; }},
     KindRule{Kind::ksm_zero,
              [](const KindInput& in) { return is_ksm(in) && in.content == Content::zero; }},
     KindRule{Kind::ksm_sole,
@@ -111,6 +112,19 @@ Kind decide_kind(const KindInput& in) {
     for (const KindRule& rule : kind_rules)
         if (rule.test(in)) return rule.kind;
     return Kind::unknown;
+}
+
+/// Merged by KSM? Where every anonymous page has the flag, other facts can still rule it out: a
+/// merged page is small and never exclusive, and smaps counts those of each mapping.
+Tri decide_ksm(const PageFacts& page, const HostFacts& host, const Mapping& mapping) {
+    if (!page.flags || !(*page.flags & kpf(KPF_KSM))) return Tri::no;
+    if (host.ksm_flag_true.value_or(true)) return Tri::yes;
+    constexpr std::uint64_t never_merged = kpf(KPF_COMPOUND_HEAD) | kpf(KPF_COMPOUND_TAIL) |
+                                           kpf(KPF_THP) | kpf(KPF_HUGE) | kpf(KPF_ZERO_PAGE);
+    if (*page.flags & never_merged) return Tri::no;
+    if (host.exclusive_flag.value_or(false) && (*page.flags & kpf(KPF_OWNER_2))) return Tri::no;
+    const bool none_here = mapping.smaps && mapping.smaps->ksm_bytes == 0u;
+    return none_here ? Tri::no : Tri::unknown;
 }
 
 FolioSize decide_folio(const KindInput& in) {
@@ -191,7 +205,7 @@ PageClass Classifier::decide(const PageFacts& page) const {
                            page.pmd_mapped == Tri::yes,
                            mapping_->backing,
                            page.content,
-                           host_->ksm_flag_true.value_or(true)};
+                           decide_ksm(page, *host_, *mapping_)};
         result.state = State::present;
         result.kind = decide_kind(in);
         result.folio = decide_folio(in);

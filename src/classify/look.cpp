@@ -17,16 +17,36 @@ void add_gap(std::vector<Gap>& gaps, Gap gap) {
     gaps.push_back(std::move(gap));
 }
 
+SmapsSums sum_up(std::span<const Mapping> mappings) {
+    const auto sum =
+        [&](std::optional<std::uint64_t> SmapsFacts::*field) -> std::optional<std::uint64_t> {
+        std::uint64_t all = 0;
+        for (const Mapping& mapping : mappings) {
+            if (!mapping.smaps || !((*mapping.smaps).*field)) return {};
+            all += *((*mapping.smaps).*field);
+        }
+        return all;
+    };
+    return {sum(&SmapsFacts::swap_bytes), sum(&SmapsFacts::ksm_bytes),
+            sum(&SmapsFacts::anon_huge_bytes), sum(&SmapsFacts::shared_huge_bytes)};
+}
+
 /// Gaps that follow from what was found, rather than from a read that failed.
 void explain(Census& census) {
     auto& gaps = census.gaps;
     if (!census.frames_known && census.host.frames_visible == false)
         add_gap(gaps, {"pagemap", std::nullopt, "frame and swap numbers are hidden",
                        "CAP_SYS_ADMIN", false});
-    if (census.host.ksm_flag_true == false)
+    if (census.host.ksm_flag_true == false && census.smaps.ksm_bytes != 0u)
         add_gap(gaps, {"kpageflags", std::nullopt,
-                       "this kernel sets KPF_KSM on every anonymous page, so KSM kinds are unknown",
+                       "this kernel sets KPF_KSM on every anonymous page, so which pages KSM "
+                       "merged is unknown",
                        "a kernel with the fix (6.18.44, 7.2)", false});
+    if (census.tables.uncertain_tables > 0)
+        add_gap(gaps, {"page tables", std::nullopt,
+                       "whether huge pages of shared memory are mapped by huge entries is not "
+                       "shown, so empty page tables cannot be counted",
+                       "Linux 6.7 or newer", false});
     if (census.tables.empty_tables.value_or(0) > 0 && !census.tables.located_tables)
         add_gap(gaps,
                 {"page tables", std::nullopt,
@@ -96,8 +116,10 @@ Census look(Source& source, const LookOptions& options) {
     census.interrupted = options.interrupted && options.interrupted();
     // VmPTE is read again: what counts is the number that belongs to the entries just read.
     const auto after = procfs::parse_status(source.process().status);
-    census.tables = judge_tables(source, mappings, notes, after.vm_pte_bytes,
-                                 options.only.empty() && !census.interrupted, options.jobs);
+    if (options.only.empty()) census.smaps = sum_up(mappings);
+    census.tables =
+        judge_tables(source, mappings, notes, {after.vm_pte_bytes, census.smaps.shared_huge_bytes},
+                     options.only.empty() && !census.interrupted, options.jobs);
     for (std::size_t i = 0; i < mappings.size(); ++i) {
         MappingCensus& entry = census.mappings[i];
         const std::uint64_t seen = entry.tally.pages() * census.host.page_size;

@@ -106,6 +106,9 @@ void PieceBuilder::note_slots(AddressRange range, std::uint64_t entry, PageClass
     else if (cls.attribute(Attribute::pmd_mapped) == Tri::yes)
         // A table is kept in reserve for splitting anonymous huge pages only (zap_huge_pmd).
         seen = cls.backing == Backing::anon ? SlotNote::huge : SlotNote::huge_alone;
+    else if (cls.attribute(Attribute::pmd_mapped) == Tri::unknown &&
+             cls.folio == FolioSize::large && cls.backing != Backing::anon)
+        seen = SlotNote::maybe_huge;
     else
         seen = SlotNote::populated;
     const std::uint64_t slot_bytes = context_.host.slot_bytes();

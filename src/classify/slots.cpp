@@ -23,8 +23,9 @@ AddressRange slot_range(std::uint64_t slot, std::uint64_t slot_bytes) {
 /// Tables that must exist: a PTE table where entries were seen, and above them one table of each
 /// level that the kernel counts in VmPTE (mm_pgtables_bytes counts PTE, PMD and PUD tables).
 std::uint64_t count_needed(const HostFacts& host, std::span<const SlotNote> notes) {
-    static constexpr std::uint8_t with_table =
-        SlotNote::populated | SlotNote::marker | SlotNote::huge | SlotNote::hidden;
+    static constexpr std::uint8_t with_table = SlotNote::populated | SlotNote::marker |
+                                               SlotNote::huge | SlotNote::hidden |
+                                               SlotNote::maybe_huge;
     std::uint64_t tables = 0;
     for (const SlotNote& note : notes) tables += (note.seen & with_table) != 0;
     std::uint64_t span = host.entries_per_table();
@@ -37,6 +38,20 @@ std::uint64_t count_needed(const HostFacts& host, std::span<const SlotNote> note
         span *= host.entries_per_table();
     }
     return tables;
+}
+
+/// Huge entries of shared memory have no table below them. Where it is not shown which entries are
+/// huge, smaps still tells how many there are, though not where.
+void judge_huge(const HostFacts& host, std::span<const SlotNote> notes, const TableFigures& figures,
+                PageTables& tables) {
+    const auto maybe = static_cast<std::uint64_t>(
+        std::count_if(notes.begin(), notes.end(),
+                      [](const SlotNote& note) { return note.seen == SlotNote::maybe_huge; }));
+    if (maybe == 0) return;
+    if (figures.shared_huge_bytes)
+        tables.needed_tables -= std::min(maybe, *figures.shared_huge_bytes / host.slot_bytes());
+    else
+        tables.uncertain_tables = maybe;
 }
 
 /// The parts of mappings that lie in slots of which nothing was noted.
@@ -144,13 +159,14 @@ void locate(Source& source, std::span<const Mapping> mappings, std::span<const S
 } // namespace
 
 PageTables judge_tables(Source& source, std::span<const Mapping> mappings,
-                        std::span<const SlotNote> notes, std::optional<std::uint64_t> vm_pte_bytes,
-                        bool whole, unsigned jobs) {
+                        std::span<const SlotNote> notes, const TableFigures& figures, bool whole,
+                        unsigned jobs) {
     PageTables tables;
     const HostFacts& host = source.host();
-    tables.total_bytes = vm_pte_bytes;
+    tables.total_bytes = figures.vm_pte_bytes;
     tables.partial = !whole;
     tables.needed_tables = count_needed(host, notes);
+    judge_huge(host, notes, figures, tables);
     for (const SlotNote& note : notes) {
         if (note.seen != SlotNote::marker) continue;
         ++tables.marker_only_tables;
@@ -158,8 +174,8 @@ PageTables judge_tables(Source& source, std::span<const Mapping> mappings,
             describe(mappings, slot_range(note.slot, host.slot_bytes()), SlotState::marker_only));
     }
     if (!whole) return tables;
-    if (vm_pte_bytes) {
-        const std::uint64_t existing = *vm_pte_bytes / host.page_size;
+    if (figures.vm_pte_bytes && tables.uncertain_tables == 0) {
+        const std::uint64_t existing = *figures.vm_pte_bytes / host.page_size;
         tables.empty_tables = existing - std::min(existing, tables.needed_tables);
         if (*tables.empty_tables == 0) {
             tables.located_tables = tables.spanning_tables = tables.reclaimable_bytes = 0;

@@ -32,7 +32,7 @@ std::span<const Word, kind_count> kind_table() {
         {"anon", "anon", "anonymous memory"},
         {"file", "file", "page of a file"},
         {"shmem", "shmem", "shared memory, tmpfs or memfd"},
-        {"special", "special", "no page frame of its own (VM_PFNMAP, VM_IO)"},
+        {"special", "special", "no page frame of its own (VM_PFNMAP)"},
         {"unknown", "unknown", "cannot be told; the gaps say why"},
     }};
     return words;

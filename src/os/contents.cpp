@@ -210,30 +210,4 @@ void ContentReader::recheck(PageBlock& block) const {
     }
 }
 
-bool probe_exclusive_flag() {
-    static const bool shown = [] {
-        const Fd flags_file = own_root().open("proc/kpageflags", O_RDONLY).fd;
-        const Fd pagemap = own_root().open("proc/self/pagemap", O_RDONLY).fd;
-        const auto page_size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-        const Scratch page{page_size, page_size};
-        page.data()[0] = 1;
-        const auto exclusive = [&] {
-            std::uint64_t entry = 0, flags = 0;
-            return read_words(pagemap.get(), page.address().value / page_size, {&entry, 1}) == 1 &&
-                   read_words(flags_file.get(), entry & abi::PM_PFRAME_MASK, {&flags, 1}) == 1 &&
-                   (flags & abi::kpf(abi::KPF_OWNER_2)) != 0;
-        };
-        if (!flags_file || !pagemap || !exclusive()) return false;
-        // A child that shares the page takes the flag away, and does nothing else.
-        const pid_t child = ::fork();
-        if (child < 0) return false;
-        if (child == 0) ::_exit(0);
-        const bool still = exclusive();
-        while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
-        }
-        return !still;
-    }();
-    return shown;
-}
-
 } // namespace pagesift::os

@@ -22,10 +22,6 @@ bool in_sample(Address address, double share);
 /// `ReadWay::call` is for pages known not to be concerned.
 enum class ReadWay { call, mem };
 
-/// Whether kpageflags bit 34 shows PG_anon_exclusive on this kernel (6.12; on 6.1 it is another
-/// flag). Tried on a page of our own before and after a fork; asked once.
-bool probe_exclusive_flag();
-
 /// Fills block.content for present pages with a frame of their own. Marks every page that it reads
 /// as referenced (mm/gup.c: folio_mark_accessed); changes nothing else. Needs PTRACE_MODE_ATTACH.
 /// Pages whose entry differs from block.entries when read again afterwards are `changed`.

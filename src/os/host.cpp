@@ -62,6 +62,8 @@ std::shared_ptr<const HostFacts> read_host(const OpenOptions& options) {
     host->counted_table_levels = probe_counted_levels(host->page_size);
     host->frames_visible = probe_frames_visible();
     host->ksm_flag_true = probe_ksm_flag();
+    // Forks, so it is asked only where it can take the place of the flag that lies.
+    if (host->ksm_flag_true == false) host->exclusive_flag = probe_exclusive_flag();
     host->soft_dirty = probe_soft_dirty();
     if (!options.without.contains("pagemap-scan"))
         host->tables_located = probe_located_tables(*host);

@@ -40,7 +40,9 @@ const std::set<std::string_view>& remote_file_systems() {
 
 Backing backing_of(const Mapping& m, const KernelDevices& devices,
                    const std::map<procfs::Device, std::string>& mounts) {
-    if (is_nameless(m)) return is_kernel_data(m.name) ? Backing::special : Backing::anon;
+    if (is_nameless(m))
+        return is_kernel_data(m.name) && !devices.shown_data.contains(m.name) ? Backing::special
+                                                                              : Backing::anon;
     if (devices.shmem.contains(m.device)) return Backing::shmem;
     if (devices.hugetlb.contains(m.device)) return Backing::hugetlb;
     const auto mount = mounts.find(m.device);
@@ -65,6 +67,14 @@ KernelDevices probe_kernel_devices() {
     keep(devices.hugetlb, device_of_memfd(MFD_HUGETLB));
     for (unsigned shift = 14; shift <= 34; ++shift)
         keep(devices.hugetlb, device_of_memfd(MFD_HUGETLB | (shift << 26)));
+    procfs::MapsParser parser;
+    const auto look = [&](const procfs::MappingText& text) {
+        if (is_kernel_data(text.mapping.name) && text.vm_flags &&
+            !text.vm_flags->has(procfs::VmFlag::pfnmap))
+            devices.shown_data.insert(text.mapping.name);
+    };
+    parser.feed(own_root().read_text("proc/self/smaps").text, look);
+    parser.finish(look);
     return devices;
 }
 
@@ -122,8 +132,14 @@ bool MappingReader::read_by_query(int maps_fd, std::vector<Mapping>& mappings) c
 
 void MappingReader::read_by_text(int maps_fd, std::vector<Mapping>& mappings) const {
     procfs::MapsParser parser;
+    std::size_t refused = 0;
     const auto keep = [&](procfs::MappingText&& text) {
         if (text.mapping.name == "[vsyscall]") return;
+        if (((text.mapping.range.start.value | text.mapping.range.end.value) & (page_size - 1)) !=
+            0) {
+            ++refused; // no kernel says so
+            return;
+        }
         Mapping m;
         static_cast<procfs::Mapping&>(m) = std::move(text.mapping);
         m.page_size = page_size;
@@ -132,9 +148,10 @@ void MappingReader::read_by_text(int maps_fd, std::vector<Mapping>& mappings) co
     const auto text = read_text(maps_fd);
     parser.feed(text.text, keep);
     parser.finish(keep);
-    if (parser.ignored_lines() != 0)
-        gaps.add({"maps", std::nullopt,
-                  fmt::format("{} lines could not be read", parser.ignored_lines()), "", true});
+    refused += parser.ignored_lines();
+    if (refused != 0)
+        gaps.add(
+            {"maps", std::nullopt, fmt::format("{} lines could not be read", refused), "", true});
     if (text.error != 0 && mappings.empty())
         throw Error{ErrorKind::gone, "/" + base + "/maps", text.error};
 }
@@ -173,6 +190,10 @@ void MappingReader::add_smaps(std::vector<Mapping>& mappings) const {
         facts.rss_bytes = field("Rss");
         facts.swap_bytes = field("Swap");
         facts.referenced_bytes = field("Referenced");
+        facts.ksm_bytes = field("KSM");
+        facts.anon_huge_bytes = field("AnonHugePages");
+        if (const auto shmem = field("ShmemPmdMapped"))
+            facts.shared_huge_bytes = *shmem + field("FilePmdMapped").value_or(0); // 5.4
         if (const auto alone = field("Private_Hugetlb"), common = field("Shared_Hugetlb");
             alone && common)
             facts.hugetlb_bytes = *alone + *common;
@@ -203,7 +224,7 @@ void apply_vm_flags(Mapping& mapping) {
     const auto& flags = mapping.smaps->vm_flags;
     if (flags.has(VmFlag::hugetlb))
         mapping.backing = Backing::hugetlb;
-    else if (flags.has(VmFlag::pfnmap) || flags.has(VmFlag::io))
+    else if (flags.has(VmFlag::pfnmap))
         mapping.backing = Backing::special;
 }
 

@@ -10,13 +10,18 @@
 
 namespace pagesift::os {
 
-/// Device numbers of the kernel's own mounts, which no mountinfo shows.
+/// Device numbers of the kernel's own mounts, which no mountinfo shows, and what it makes of
+/// [vvar].
 struct KernelDevices {
     std::set<procfs::Device> shmem;   ///< memfd, System V, shared anonymous
     std::set<procfs::Device> hugetlb; ///< memfd and shared anonymous huge pages, one mount a size
+    /// Of [vvar] and the like those that are not VM_PFNMAP, so that pagemap shows their entries; on
+    /// most kernels there are none (7.2 has [vvar] here, but not [vvar_vclock]).
+    std::set<std::string> shown_data;
 };
 
-/// Found by making one memfd of each kind on this process, without touching it.
+/// Found by making one memfd of each kind on this process, without touching it, and from the
+/// VmFlags of its own mappings.
 KernelDevices probe_kernel_devices();
 
 struct MappingReader {

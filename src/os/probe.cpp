@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace pagesift::os {
@@ -33,6 +34,11 @@ Fd open_own(const char* name) { return own_root().open(name, O_RDONLY).fd; }
 
 std::size_t own_page_size() { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
 
+std::optional<std::uint64_t> own_table_bytes() {
+    const Fd status = open_own("proc/self/status");
+    return procfs::parse_status(read_text(status.get()).text).vm_pte_bytes;
+}
+
 std::optional<std::uint64_t> own_entry(Address address) {
     const Fd pagemap = open_own("proc/self/pagemap");
     std::uint64_t entry = 0;
@@ -49,6 +55,11 @@ bool host_has_cachestat() {
         abi::cachestat answer{};
         return fd && ::syscall(abi::NR_cachestat, fd.get(), &range, &answer, 0u) == 0;
     }();
+    return works;
+}
+
+bool host_has_pagemap_scan() {
+    static const bool works = probe_pagemap_scan(abi::PAGE_IS_PRESENT);
     return works;
 }
 
@@ -70,6 +81,32 @@ std::optional<bool> probe_ksm_flag() {
     std::uint64_t flags = 0;
     if (pfn == 0 || read_words(flags_file.get(), pfn, {&flags, 1}) != 1) return {};
     return (flags & abi::kpf(abi::KPF_KSM)) == 0;
+}
+
+bool probe_exclusive_flag() {
+    static const bool shown = [] {
+        const Fd flags_file = open_own("proc/kpageflags");
+        const Fd pagemap = open_own("proc/self/pagemap");
+        const auto page_size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        const Scratch page{page_size, page_size};
+        page.data()[0] = 1;
+        const auto exclusive = [&] {
+            std::uint64_t entry = 0, flags = 0;
+            return read_words(pagemap.get(), page.address().value / page_size, {&entry, 1}) == 1 &&
+                   read_words(flags_file.get(), entry & abi::PM_PFRAME_MASK, {&flags, 1}) == 1 &&
+                   (flags & abi::kpf(abi::KPF_OWNER_2)) != 0;
+        };
+        if (!flags_file || !pagemap || !exclusive()) return false;
+        // A child that shares the page takes the flag away, and does nothing else.
+        const pid_t child = ::fork();
+        if (child < 0) return false;
+        if (child == 0) ::_exit(0);
+        const bool still = exclusive();
+        while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+        }
+        return !still;
+    }();
+    return shown;
 }
 
 std::optional<bool> probe_soft_dirty() {
@@ -123,25 +160,40 @@ std::optional<bool> probe_located_tables(const HostFacts& host) {
 std::optional<bool> probe_pt_reclaim(const HostFacts& host) {
     const std::uint64_t slot = host.slot_bytes();
     if (slot > (std::uint64_t{64} << 20)) return {};
-    const auto tables = []() -> std::optional<std::uint64_t> {
-        const Fd status = open_own("proc/self/status");
-        return procfs::parse_status(read_text(status.get()).text).vm_pte_bytes;
-    };
     static constexpr std::uint64_t slots = 8;
     const Scratch memory{slots * slot, slot};
     for (std::uint64_t i = 0; i < slots; ++i) memory.data()[i * slot] = 1;
-    const auto before = tables();
+    const auto before = own_table_bytes();
     ::madvise(memory.data(), slots * slot, MADV_DONTNEED);
-    const auto after = tables();
+    const auto after = own_table_bytes();
     if (!before || !after) return {};
     return *before >= *after + slots / 2 * host.page_size;
 }
 
-unsigned probe_counted_levels(std::uint64_t page_size) {
-    // The stack lies just below the end of the address space, whose width gives the levels.
+namespace {
+
+/// The stack lies just below the end of the address space.
+unsigned own_address_bits() {
     const int marker = 0;
-    const unsigned address_bits =
-        static_cast<unsigned>(std::bit_width(reinterpret_cast<std::uintptr_t>(&marker)));
+    return static_cast<unsigned>(std::bit_width(reinterpret_cast<std::uintptr_t>(&marker)));
+}
+
+/// Can a program that asks for it have addresses beyond those (x86 with five levels, arm64 with
+/// 52 bits)?
+bool more_address_bits(unsigned bits, std::uint64_t page_size) {
+    void* const wanted = reinterpret_cast<void*>(std::uintptr_t{1} << bits);
+    void* const page = ::mmap(wanted, page_size, PROT_NONE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (page == MAP_FAILED) return false;
+    ::munmap(page, page_size);
+    return page == wanted;
+}
+
+} // namespace
+
+unsigned probe_counted_levels(std::uint64_t page_size) {
+    unsigned address_bits = own_address_bits();
+    if (more_address_bits(address_bits, page_size)) ++address_bits; // one more can need a level
     const unsigned page_bits = static_cast<unsigned>(std::bit_width(page_size)) - 1;
     const unsigned level_bits = page_bits - 3;
     const unsigned levels = (address_bits - page_bits + level_bits - 1) / level_bits;

@@ -28,9 +28,13 @@ private:
 };
 
 bool host_has_cachestat();
+bool host_has_pagemap_scan();
 std::optional<bool> probe_frames_visible();
 /// KPF_KSM was set on every anonymous page by kernels from 6.10 until a fix of 2026.
 std::optional<bool> probe_ksm_flag();
+/// Whether kpageflags bit 34 shows PG_anon_exclusive on this kernel (6.12; on older ones it is
+/// another flag). Tried on a page of our own before and after a fork; asked once.
+bool probe_exclusive_flag();
 std::optional<bool> probe_soft_dirty();
 bool probe_pagemap_scan(std::uint64_t category);
 bool probe_procmap_query();

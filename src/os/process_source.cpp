@@ -29,11 +29,11 @@ ProcessSource::ProcessSource(std::uint32_t pid, std::shared_ptr<const HostFacts>
       base_(fmt::format("proc/{}", pid)),
       host_(std::move(host)),
       frames_(root_, uses("kpageflags")),
-      scan_works_(root_.live() && uses("pagemap-scan")) {
+      scan_works_(root_.live() && uses("pagemap-scan") && host_has_pagemap_scan()) {
     choose_base();
     open_pagemap();
     CacheMethods methods;
-    methods.cachestat = uses("cachestat");
+    methods.cachestat = uses("cachestat") && host_has_cachestat();
     methods.swap_cache_lingers =
         std::any_of(host_->swaps.begin(), host_->swaps.end(), [](const procfs::SwapArea& area) {
             return !area.name.starts_with("/dev/zram");
@@ -115,8 +115,12 @@ std::vector<Mapping> ProcessSource::mappings(const Want& want) {
     // Contents must not be read without knowing of userfaultfd; before cachestat, smaps Swap is
     // the only certain word on swapped shared memory.
     const bool shmem_by_mincore = want.cache && !(host_has_cachestat() && uses("cachestat"));
-    const bool needed = want.zero != ZeroTest::off || shmem_by_mincore ||
-                        std::any_of(mappings.begin(), mappings.end(), needs_smaps);
+    // Where pages do not tell, smaps says how many of a mapping are merged, or mapped by huge
+    // entries.
+    const bool ksm_by_smaps = want.frames && host_->ksm_flag_true == false;
+    const bool huge_by_smaps = want.frames && !scan_works_;
+    const bool needed = want.zero != ZeroTest::off || shmem_by_mincore || ksm_by_smaps ||
+                        huge_by_smaps || std::any_of(mappings.begin(), mappings.end(), needs_smaps);
     if (options_.smaps == Smaps::on || (options_.smaps == Smaps::automatic && needed))
         reader.add_smaps(mappings);
     return mappings;
@@ -127,7 +131,7 @@ void ProcessSource::read_block(const Mapping& mapping, AddressRange wanted, cons
     block.clear();
     if (mapping.backing == Backing::special) {
         gaps_.add({"pagemap", mapping.range,
-                   "entries of mappings without struct pages (VM_PFNMAP, VM_IO) are hidden; all "
+                   "entries of mappings without struct pages (VM_PFNMAP) are hidden; all "
                    "their pages are taken as present",
                    "", false});
         block.range = wanted;
@@ -184,6 +188,7 @@ void ProcessSource::add_contents(const Mapping& mapping, const Want& want, PageB
         return;
     }
     const procfs::VmFlags& flags = mapping.smaps->vm_flags;
+    if (flags.has(VmFlag::io)) return; // nobody may read these (mm/gup.c:check_vma_flags)
     if (flags.has(VmFlag::uffd_missing) || flags.has(VmFlag::uffd_minor)) {
         gaps_.add({"contents", mapping.range,
                    "registered with userfaultfd: a read could wait for its monitor for ever", "",

@@ -27,6 +27,7 @@ void write_host(JsonWriter& json, const HostFacts& host) {
     };
     fact("frames_visible", host.frames_visible);
     fact("ksm_flag_true", host.ksm_flag_true);
+    fact("exclusive_flag", host.exclusive_flag);
     fact("soft_dirty", host.soft_dirty);
     fact("tables_located", host.tables_located);
     json.key("settings");

@@ -30,7 +30,8 @@ Figures figures_of(const Tally& tally, std::uint64_t page_size) {
 KnownKinds::KnownKinds(const Census& census) {
     known_.fill(true);
     const auto forget = [&](Kind kind) { known_[static_cast<std::size_t>(kind)] = false; };
-    const bool ksm = census.frames_known && census.host.ksm_flag_true.value_or(true);
+    const bool ksm = census.frames_known &&
+                     (census.host.ksm_flag_true.value_or(true) || census.smaps.ksm_bytes == 0u);
     const bool contents = census.want.zero == ZeroTest::all;
     if (!ksm) {
         forget(Kind::ksm);
@@ -85,12 +86,14 @@ RollupFigures rollup_figures(const Census& census) {
     r.rss = f.resident;
     r.anonymous = anonymous;
     if (census.totals.pss_unknown_pages == 0) r.pss = census.totals.pss_shifted >> 12;
-    if (swap_known) r.swap = f.swapped();
-    if (huge_known) r.anon_huge_pages = huge;
+    r.swap = swap_known ? std::optional{f.swapped()} : census.smaps.swap_bytes;
+    r.anon_huge_pages = huge_known ? std::optional{huge} : census.smaps.anon_huge_bytes;
     r.shared_hugetlb = shared_hugetlb;
     r.private_hugetlb = private_hugetlb;
     if (census.frames_known && census.host.ksm_flag_true.value_or(true))
         r.ksm = f.of(Kind::ksm) + f.of(Kind::ksm_sole) + f.of(Kind::ksm_zero);
+    else
+        r.ksm = census.smaps.ksm_bytes;
     return r;
 }
 

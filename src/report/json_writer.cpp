@@ -14,8 +14,10 @@ namespace pagesift::report {
 namespace {
 
 bool is_plain(std::string_view text) {
-    for (const char c : text)
-        if (c < 0x20 || c == 0x7f || c == '"' || c == '\\') return false; // negative: not ASCII
+    for (const char signed_or_not : text) {
+        const auto c = static_cast<unsigned char>(signed_or_not);
+        if (c < 0x20 || c > 0x7e || c == '"' || c == '\\') return false;
+    }
     return true;
 }
 

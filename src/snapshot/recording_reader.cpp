@@ -167,6 +167,7 @@ void Reader::host(std::string_view rest) {
     static constexpr std::pair<std::string_view, std::optional<bool> HostFacts::*> answers[] = {
         {"frames-visible", &HostFacts::frames_visible},
         {"ksm-flag-true", &HostFacts::ksm_flag_true},
+        {"exclusive-flag", &HostFacts::exclusive_flag},
         {"soft-dirty", &HostFacts::soft_dirty},
         {"tables-located", &HostFacts::tables_located},
     };
@@ -282,6 +283,16 @@ void Reader::mapping_details(Mapping& m, std::string_view rest) {
 
 void Reader::smaps(std::string_view rest) {
     if (process_->mappings.empty()) lines_.refuse("'smaps' belongs to no mapping");
+    static constexpr std::pair<std::string_view, std::optional<std::uint64_t> SmapsFacts::*>
+        figures[] = {
+            {"rss", &SmapsFacts::rss_bytes},
+            {"swap", &SmapsFacts::swap_bytes},
+            {"referenced", &SmapsFacts::referenced_bytes},
+            {"hugetlb", &SmapsFacts::hugetlb_bytes},
+            {"ksm", &SmapsFacts::ksm_bytes},
+            {"anon-huge", &SmapsFacts::anon_huge_bytes},
+            {"shared-huge", &SmapsFacts::shared_huge_bytes},
+        };
     auto facts = std::make_shared<SmapsFacts>();
     while (!rest.empty()) {
         if (rest.starts_with("flags=")) { // to the end of the line
@@ -289,10 +300,8 @@ void Reader::smaps(std::string_view rest) {
             break;
         }
         const auto [key, value] = take_key_value(rest);
-        if (key == "rss") facts->rss_bytes = number(value, "a size in bytes");
-        if (key == "swap") facts->swap_bytes = number(value, "a size in bytes");
-        if (key == "referenced") facts->referenced_bytes = number(value, "a size in bytes");
-        if (key == "hugetlb") facts->hugetlb_bytes = number(value, "a size in bytes");
+        for (const auto& [name, member] : figures)
+            if (key == name) (*facts).*member = number(value, "a size in bytes");
     }
     process_->mappings.back().smaps = std::move(facts);
 }

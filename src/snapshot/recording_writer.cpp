@@ -88,6 +88,7 @@ void RecordingWriter::State::host(const HostFacts& facts) {
     line("host table-levels {}", facts.counted_table_levels);
     fact("frames-visible", facts.frames_visible);
     fact("ksm-flag-true", facts.ksm_flag_true);
+    fact("exclusive-flag", facts.exclusive_flag);
     fact("soft-dirty", facts.soft_dirty);
     fact("tables-located", facts.tables_located);
     for (const auto& [key, value] : facts.settings) {
@@ -126,6 +127,9 @@ void RecordingWriter::State::one_mapping(const Mapping& m) {
     figure("swap", m.smaps->swap_bytes);
     figure("referenced", m.smaps->referenced_bytes);
     figure("hugetlb", m.smaps->hugetlb_bytes);
+    figure("ksm", m.smaps->ksm_bytes);
+    figure("anon-huge", m.smaps->anon_huge_bytes);
+    figure("shared-huge", m.smaps->shared_huge_bytes);
     words += " flags=";
     append_escaped(words, m.smaps->vm_flags.text);
     line("{}", words);

@@ -134,8 +134,12 @@ private:
 };
 
 /// A zoo that stands still, or nothing where the test is skipped. A zoo that disproves one of its
-/// own exhibits fails the test.
-std::unique_ptr<Zoo> stopped_zoo();
+/// own exhibits fails the test. Building one takes seconds, so tests that leave it as it is share
+/// it as long as it is young: whoever ages this machine's memory waits a minute before it acts.
+enum class ZooAge { young, fresh };
+std::shared_ptr<Zoo> stopped_zoo(ZooAge age = ZooAge::young);
+/// Ends the shared zoo, and waits until the machine is as it was.
+void release_zoo();
 
 /// Waits until a process is stopped.
 void wait_until_stopped(pid_t pid);

@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
     if (argc >= 3 && std::strcmp(argv[1], "--exec-again") == 0) return exec_again(argv);
     doctest::Context context(argc, argv);
     const int result = context.run();
+    pagesift::live::release_zoo();
     if (!context.shouldExit()) pagesift::live::report_skips();
     return result;
 }

@@ -122,12 +122,40 @@ TEST_CASE("classify: a KSM page with one user is ksm-sole, with zero bytes ksm-z
     CHECK(classify(page).kind == Kind::ksm_zero);
 }
 
-TEST_CASE("classify: where KPF_KSM lies it is not believed") {
+TEST_CASE("classify: where KPF_KSM lies, a page may be merged unless another fact rules it out") {
     HostFacts host = root_host();
     host.ksm_flag_true = false;
-    const PageFacts page{.entry = PM_PRESENT | PM_MMAP_EXCLUSIVE | frame,
-                         .flags = anon_flags | kpf(KPF_KSM)};
-    CHECK(classify(page, Backing::anon, host).kind == Kind::anon);
+    PageFacts page{.entry = PM_PRESENT | PM_MMAP_EXCLUSIVE | frame,
+                   .flags = anon_flags | kpf(KPF_KSM)};
+    CHECK(classify(page, Backing::anon, host).kind == Kind::unknown);
+    page.content = Content::zero; // zero-filled or ksm-zero
+    CHECK(classify(page, Backing::anon, host).kind == Kind::unknown);
+    page.content = Content::not_read;
+
+    SUBCASE("the flag is not set: it is set on too many pages, never on too few") {
+        page.flags = anon_flags;
+        CHECK(classify(page, Backing::anon, host).kind == Kind::anon);
+    }
+    SUBCASE("part of a large folio") {
+        page.flags = anon_flags | kpf(KPF_KSM) | kpf(KPF_THP) | kpf(KPF_COMPOUND_TAIL);
+        CHECK(classify(page, Backing::anon, host).kind == Kind::thp);
+    }
+    SUBCASE("exclusive, where that flag is proven") {
+        page.flags = anon_flags | kpf(KPF_KSM) | kpf(KPF_OWNER_2);
+        CHECK(classify(page, Backing::anon, host).kind == Kind::unknown);
+        host.exclusive_flag = true;
+        CHECK(classify(page, Backing::anon, host).kind == Kind::anon);
+    }
+    SUBCASE("smaps counts the mapping's merged pages") {
+        Mapping mapping = mapping_of(Backing::anon);
+        SmapsFacts smaps;
+        smaps.ksm_bytes = 0;
+        mapping.smaps = std::make_shared<const SmapsFacts>(smaps);
+        CHECK(Classifier{host, mapping}.classify(page).kind == Kind::anon);
+        smaps.ksm_bytes = 4096;
+        mapping.smaps = std::make_shared<const SmapsFacts>(smaps);
+        CHECK(Classifier{host, mapping}.classify(page).kind == Kind::unknown);
+    }
 }
 
 TEST_CASE("classify: a private file page after its copy is anonymous") {

@@ -6,6 +6,7 @@
 
 #include <doctest/doctest.h>
 #include <filesystem>
+#include <sstream>
 #include <unistd.h>
 
 using namespace pagesift;
@@ -14,8 +15,19 @@ using pagesift::test::FakeRoot;
 
 namespace {
 
-constexpr const char* one_mapping =
-    "10000000-10010000 rw-p 00000000 00:00 0                          [heap]\n";
+// The readers go by this machine's page size, so what they are given does as well.
+std::uint64_t page_size() { return static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)); }
+constexpr std::uint64_t base = 0x10000000;
+
+/// A line of maps for the pages [first, end) from the base on, up to the inode.
+std::string line_of_maps(std::uint64_t first, std::uint64_t end, const std::string& name = "") {
+    std::ostringstream line;
+    line << std::hex << base + first * page_size() << '-' << base + end * page_size()
+         << " rw-p 00000000 00:00 0 " << name << '\n';
+    return line.str();
+}
+
+std::string one_mapping() { return line_of_maps(0, 16, "[heap]"); }
 
 Census look_at(const FakeRoot& root, unsigned pid = 42) {
     os::OpenOptions options;
@@ -40,11 +52,11 @@ bool is_incomplete(const Census& census) {
     return false;
 }
 
-/// Sixteen pages from 0x10000000: three present, two swapped, a guard, the rest none.
+/// Sixteen pages from the base on: three present, two swapped, a guard, the rest none.
 FakeRoot& fill(FakeRoot& root) {
-    root.process(42, one_mapping);
+    root.process(42, one_mapping());
     const std::uint64_t guard = PM_SWAP | PM_GUARD_REGION | 4 << 5 | 31;
-    root.write_words("proc/42/pagemap", 0x10000,
+    root.write_words("proc/42/pagemap", base / page_size(),
                      {PM_PRESENT | PM_MMAP_EXCLUSIVE | 5, 0, PM_PRESENT | 6, PM_PRESENT | 7,
                       PM_SWAP | 8 << 5, PM_SWAP | 9 << 5, guard, 0, 0, 0, 0, 0, 0, 0, 0, 0});
     const std::uint64_t anon = kpf(KPF_ANON) | kpf(KPF_SWAPBACKED);
@@ -74,7 +86,8 @@ TEST_CASE("process: a folder that looks like one is read like one") {
 TEST_CASE("process: a page map that ends early leaves a gap, and what came before it") {
     FakeRoot root;
     fill(root);
-    std::filesystem::resize_file(root.path() + "/proc/42/pagemap", 0x10000 * 8 + 5 * 8 + 3);
+    std::filesystem::resize_file(root.path() + "/proc/42/pagemap",
+                                 (base / page_size() + 5) * 8 + 3);
     const Census census = look_at(root);
     CHECK(census.totals.pages() == 5);
     CHECK(is_incomplete(census));
@@ -96,7 +109,7 @@ TEST_CASE("process: what is not there is gone, and a thread is not a process") {
     FakeRoot root;
     fill(root);
     CHECK(error_of(root, 43) == ErrorKind::gone);
-    root.process(50, one_mapping);
+    root.process(50, one_mapping());
     root.write("proc/50/status", "Name:\tx\nTgid:\t42\nVmSize:\t 1 kB\n");
     CHECK(error_of(root, 50) == ErrorKind::gone);
     std::filesystem::remove(root.path() + "/proc/42/pagemap");
@@ -128,13 +141,10 @@ TEST_CASE("process: hostile maps neither crash nor add up wrongly") {
     FakeRoot root;
     fill(root);
     root.write("proc/42/maps",
-               "10000000-10004000 rw-p 00000000 00:00 0 \n"
-               "10002000-10008000 rw-p 00000000 00:00 0 \n" // overlaps what came before
-               "nonsense\n"
-               "10009000-10008000 rw-p 00000000 00:00 0 \n"
-               "1000a000-1000b000 r--p 00000000 00:00 0 /x\\012y\x1b[2J\n"
-               "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n"
-               "1000c000-1000d");
+               line_of_maps(0, 4) + line_of_maps(2, 8) + // overlaps what came before
+                   "nonsense\n" + line_of_maps(9, 8) + line_of_maps(10, 11, "/x\\012y\x1b[2J") +
+                   "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n" +
+                   "1000c000-1000d");
     const Census census = look_at(root);
     CHECK(census.mappings.size() == 3);
     CHECK(census.totals.pages() == 9);

@@ -106,7 +106,7 @@ std::vector<Exhibit> marker_only(Keeper& keeper) {
 
 std::vector<Exhibit> pfnmap(Keeper&) {
     for (const auto& mapping : smaps(getpid())) {
-        if (mapping.name != "[vvar]") continue;
+        if (mapping.vm_flags.find(" pf ") == std::string::npos) continue;
         const auto pages = (mapping.end - mapping.start) / page_size();
         Exhibit e{.name = "pfnmap", .start = mapping.start, .runs = {present(pages, "special")}};
         e.table = Table::elsewhere;
@@ -117,7 +117,7 @@ std::vector<Exhibit> pfnmap(Keeper&) {
         e.proof = "[vvar], which smaps VmFlags shows as PFNMAP";
         return {e};
     }
-    throw Unavailable("this process has no [vvar]");
+    throw Unavailable("no mapping of a process is VM_PFNMAP, not even [vvar]");
 }
 
 } // namespace

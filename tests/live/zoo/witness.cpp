@@ -2,6 +2,7 @@
 #include "witness.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
@@ -90,6 +91,31 @@ std::vector<std::uint64_t> pagemap(pid_t pid, std::uint64_t start, std::size_t p
 }
 
 std::uint64_t kpageflags(std::uint64_t pfn) { return read_word("/proc/kpageflags", pfn); }
+std::uint64_t folio_flags(std::uint64_t pfn) {
+    const auto own = kpageflags(pfn);
+    if (!has(own, kpf_compound_tail)) return own;
+    for (std::uint64_t pages = 2; pages <= pfn;
+         pages *= 2) { // a folio begins at a multiple of its size
+        const auto first = kpageflags(pfn / pages * pages);
+        if (has(first, kpf_compound_head))
+            return own | (first & ~(std::uint64_t{1} << kpf_compound_head));
+    }
+    return own;
+}
+
+bool ksm_flag_lies() {
+    static const bool lies = [] {
+        void* page = mmap(nullptr, page_size(), PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+        if (page == MAP_FAILED) return false;
+        const auto entries = pagemap(getpid(), reinterpret_cast<std::uint64_t>(page), 1);
+        const bool set = !entries.empty() && has(kpageflags(frame(entries[0])), kpf_ksm);
+        munmap(page, page_size());
+        return set; // nobody offered this page for merging
+    }();
+    return lies;
+}
+
 std::uint64_t kpagecount(std::uint64_t pfn) { return read_word("/proc/kpagecount", pfn); }
 
 std::vector<Mapping> smaps(pid_t pid) {
@@ -187,6 +213,30 @@ std::optional<CacheStat> cachestat(int fd, std::uint64_t offset, std::uint64_t l
     return CacheStat{answer.cache, answer.evicted};
 }
 
+namespace {
+
+/// Do tables of three levels count towards VmPTE? With large pages or few address bits the third
+/// is the top level, which does not. A page in a part of the address space that nobody uses tells.
+bool third_level_counts() {
+    const int on_the_stack = 0; // which ends where the address space does
+    const auto address_bits =
+        static_cast<unsigned>(std::bit_width(reinterpret_cast<std::uint64_t>(&on_the_stack)));
+    const auto before = status(getpid(), "VmPTE").value_or(0);
+    const auto take = [](std::uint64_t at) {
+        return mmap(reinterpret_cast<void*>(at), page_size(), PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | MAP_FIXED_NOREPLACE, -1, 0);
+    };
+    // Beyond what programs are given unasked, where a kernel has more; else in the middle.
+    void* page = take(std::uint64_t{1} << address_bits);
+    if (page == MAP_FAILED) page = take(std::uint64_t{3} << (address_bits - 3));
+    if (page == MAP_FAILED) return true;
+    const auto after = status(getpid(), "VmPTE").value_or(0);
+    munmap(page, page_size());
+    return after - before >= 3 * page_size();
+}
+
+} // namespace
+
 TableCount count_tables(pid_t pid) {
     const std::uint64_t slot = slot_size();
     const std::uint64_t fan_out = page_size() / 8;
@@ -208,6 +258,7 @@ TableCount count_tables(pid_t pid) {
             at = next;
         }
     }
+    if (!third_level_counts()) tables[2].clear();
     return {tables[0].size() + tables[1].size() + tables[2].size(),
             status(pid, "VmPTE").value_or(0) / page_size()};
 }

@@ -65,8 +65,12 @@ enum KpfBit : unsigned {
 };
 
 std::uint64_t kpageflags(std::uint64_t pfn);
+/// The same, with what older kernels show for the first page of a folio only.
+std::uint64_t folio_flags(std::uint64_t pfn);
 std::uint64_t kpagecount(std::uint64_t pfn);
 constexpr bool has(std::uint64_t flags, KpfBit bit) { return flags >> bit & 1; }
+/// Kernels from 6.10 until a fix of 2026 set KPF_KSM on every anonymous page: this one does.
+bool ksm_flag_lies();
 
 // /proc/PID/maps, smaps, smaps_rollup, status ----------------------------------------------------
 
