@@ -24,6 +24,9 @@ inline constexpr std::uint64_t PM_PRESENT = std::uint64_t{1} << 63;
 
 constexpr unsigned swap_type(std::uint64_t entry) { return entry & 0x1f; }
 constexpr std::uint64_t swap_offset(std::uint64_t entry) { return (entry & PM_PFRAME_MASK) >> 5; }
+constexpr std::uint64_t pagemap_swap(unsigned type, std::uint64_t offset) {
+    return PM_SWAP | (type & 0x1f) | (offset << 5 & PM_PFRAME_MASK);
+}
 // include/linux/swap.h: the last of the 32 types is the marker type (5.19); 0-22 are always real
 // areas; what lies between depends on the configuration.
 inline constexpr unsigned SWP_PTE_MARKER = 31;

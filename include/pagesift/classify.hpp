@@ -146,7 +146,7 @@ struct Run {
     State state = State::unknown;
     Kind kind = Kind::not_present;
     Marker marker = Marker::no_marker;
-    std::optional<unsigned> swap_type;        ///< of anonymous swap, where frames are visible
+    std::optional<unsigned> swap_type;        ///< of swapped and, where known, shmem-swapped
     std::optional<std::uint64_t> swap_offset; ///< of the first page
     bool swap_contiguous = false;             ///< offsets go up page by page
     /// Two bits each, by Attribute: a Tri that all pages have, or 3 where they differ.

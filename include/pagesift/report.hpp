@@ -48,7 +48,7 @@ Sink make_sink(std::ostream& out, const ReportOptions& options);
 
 /// The features of this machine, for `pagesift doctor`; @p format is table or json.
 void render_doctor(std::ostream& out, const HostFacts& host, std::span<const Feature> features,
-                   const ReportOptions& options);
+                   std::span<const SelfCheck> checks, const ReportOptions& options);
 
 /// What could be given back, in order of gain: the first screen of `inspect` and its json.
 struct Saving {

@@ -88,6 +88,9 @@ struct PageBlock {
     std::vector<std::uint8_t> zero_page;    ///< 1: PAGE_IS_PFNZERO; only where flags are hidden
     std::vector<Cache> cache;
     std::vector<Content> content;
+    /// Of swapped shmem pages, whose page-table entry is none: the swap entry that the page cache
+    /// holds in their place, as pagemap would show it; 0: none, or not known.
+    std::vector<std::uint64_t> swap_entries;
 
     /// Pages that the next read should take; kept by the source between its reads.
     std::size_t appetite = 65536;
@@ -106,6 +109,7 @@ struct PageBlock {
         zero_page.clear();
         cache.clear();
         content.clear();
+        swap_entries.clear();
     }
 };
 
@@ -129,8 +133,16 @@ struct Feature {
     std::string remedy;        ///< how to get it; empty: a newer kernel, or nothing to do
 };
 
+/// One comparison of what the kernel's own memory says with what is known by ordinary means.
+struct SelfCheck {
+    std::string name; ///< "own-task"
+    bool passed = false;
+    std::string detail; ///< both sides
+};
+
 /// The machine behind a source. A fact that could not be had is empty.
 struct HostFacts {
+    std::string lens = "proc"; ///< how it was looked at: "proc", "exact"
     std::uint64_t page_size = 4096;
     std::string release, machine, host_name;
     unsigned counted_table_levels = 3;  ///< levels that VmPTE counts: PTE, PMD and, with it, PUD
@@ -169,9 +181,9 @@ public:
     /// Fills @p block with the pages of @p mapping from wanted.start on, at least one and at most
     /// to wanted.end; how many is the source's choice (@p block's capacity of pages, or one uniform
     /// block of any size). Causes no fault, no swap-in and no page table in the target; with
-    /// want.zero, present pages are read, which marks them referenced. What cannot be read is left
-    /// empty and noted as a gap; an empty block.range means that the target is gone.
-    /// Safe to call from several threads with different blocks.
+    /// want.zero, present pages are read, which marks them referenced but for the exact lens. What
+    /// cannot be read is left empty and noted as a gap; an empty block.range means that the target
+    /// is gone. Safe to call from several threads with different blocks.
     virtual void read_block(const Mapping& mapping, AddressRange wanted, const Want& want,
                             PageBlock& block) = 0;
 

@@ -78,6 +78,7 @@ Census look(Source& source, const LookOptions& options) {
     const auto begin = std::chrono::steady_clock::now();
     Census census;
     census.host = source.host();
+    census.lens = census.host.lens;
     census.want = options.want;
     census.process = source.process();
     auto mappings = source.mappings(options.want);

@@ -199,6 +199,18 @@ bool extend_run(Run& run, const Run& next, std::uint64_t page_size) {
     return true;
 }
 
+namespace {
+
+/// Where the swap entries of pages of a class stand; null: nowhere.
+const std::vector<std::uint64_t>* swap_column(const PageBlock& block, PageClass cls) {
+    if (cls.state == State::swapped) return &block.entries;
+    if (cls.state == State::shmem_swapped && !block.swap_entries.empty())
+        return &block.swap_entries;
+    return nullptr;
+}
+
+} // namespace
+
 void PieceBuilder::add_runs(const PageBlock& block, std::size_t first, std::uint64_t pages,
                             PageClass cls) {
     const std::uint64_t page_size = context_.host.page_size;
@@ -217,13 +229,17 @@ void PieceBuilder::add_runs(const PageBlock& block, std::size_t first, std::uint
             result_.runs.push_back(run);
     };
     const auto address = [&](std::uint64_t i) { return block.range.start + Bytes{i * page_size}; };
-    if (cls.state != State::swapped) {
+    const auto* const swaps = swap_column(block, cls);
+    if (!swaps) {
         add({address(first), address(first + pages)}, {}, {});
         return;
     }
     for (std::size_t i = first; i < first + pages; ++i) {
-        const std::uint64_t entry = block.entries[block.uniform ? 0 : i];
-        add({address(i), address(i + 1)}, swap_type(entry), swap_offset(entry));
+        const std::uint64_t entry = (*swaps)[block.uniform ? 0 : i];
+        if (entry & PM_SWAP)
+            add({address(i), address(i + 1)}, swap_type(entry), swap_offset(entry));
+        else
+            add({address(i), address(i + 1)}, {}, {});
     }
 }
 
@@ -239,9 +255,11 @@ void PieceBuilder::add_page(const PageBlock& block, std::size_t i, PageClass cls
     }
     const std::uint64_t entry = block.entries[column];
     const PageFacts known = facts(block, column);
-    if (cls.state == State::swapped) {
-        page.swap_type = swap_type(entry);
-        page.swap_offset = swap_offset(entry);
+    if (const auto* const swaps = swap_column(block, cls)) {
+        if (const std::uint64_t swap = (*swaps)[column]; swap & PM_SWAP) {
+            page.swap_type = swap_type(swap);
+            page.swap_offset = swap_offset(swap);
+        }
     } else if (cls.state == State::present) {
         if (const std::uint64_t pfn = entry & PM_PFRAME_MASK; pfn != 0) page.pfn = pfn;
         page.flags = known.flags;

@@ -177,7 +177,8 @@ PageTables judge_tables(Source& source, std::span<const Mapping> mappings,
     if (figures.vm_pte_bytes && tables.uncertain_tables == 0) {
         const std::uint64_t existing = *figures.vm_pte_bytes / host.page_size;
         tables.empty_tables = existing - std::min(existing, tables.needed_tables);
-        if (*tables.empty_tables == 0) {
+        // Where to look costs next to nothing, it need not follow from counts that may be off.
+        if (*tables.empty_tables == 0 && host.lens != "exact") {
             tables.located_tables = tables.spanning_tables = tables.reclaimable_bytes = 0;
             return tables;
         }

@@ -85,6 +85,10 @@ os::OpenOptions open_options(const Options& options) {
     open.smaps = options.smaps == "on"    ? Smaps::on
                  : options.smaps == "off" ? Smaps::off
                                           : Smaps::automatic;
+    using Lens = os::OpenOptions::Lens;
+    open.lens = options.lens == "exact"  ? Lens::exact
+                : options.lens == "proc" ? Lens::proc
+                                         : Lens::automatic;
     return open;
 }
 

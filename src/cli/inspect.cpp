@@ -48,7 +48,11 @@ public:
     }
 
     Exit run() {
-        for (const Target& target : parse_targets(options_, environment_)) {
+        const auto targets = parse_targets(options_, environment_);
+        // Before the first answer: a lens that cannot be had is no fault of a target.
+        if (std::any_of(targets.begin(), targets.end(), [](const Target& t) { return t.pid; }))
+            machine_ = os::open_machine(open_);
+        for (const Target& target : targets) {
             try {
                 inspect(target);
             } catch (const Error& error) {
@@ -76,8 +80,7 @@ private:
                 inspect(*source, target.text);
             return;
         }
-        if (!host_) host_ = os::read_host(open_);
-        const auto source = os::open_process(*target.pid, host_, open_);
+        const auto source = os::open_process(*target.pid, machine_, open_);
         inspect(*source, fmt::format("pid {}", *target.pid));
     }
 
@@ -109,7 +112,7 @@ private:
     os::OpenOptions open_;
     LookOptions look_;
     Outcome outcome_;
-    std::shared_ptr<const HostFacts> host_;
+    os::Machine machine_; ///< only where a target is a process
 };
 
 } // namespace

@@ -22,9 +22,10 @@ CLI::Validator choices(std::vector<std::string> words) { return CLI::IsMember(st
 
 void add_reading(CLI::App& command, Options& o) {
     command
-        .add_option("--zero", o.zero,
-                    "Read contents to find zero-filled pages; marks the pages that are read as "
-                    "referenced")
+        .add_option(
+            "--zero", o.zero,
+            "Read contents to find zero-filled pages; with the proc lens this marks the pages "
+            "that are read as referenced")
         ->type_name("off|sample=N%|all")
         ->check(CLI::Validator{check_zero, "", "zero"})
         ->capture_default_str();
@@ -39,8 +40,11 @@ void add_reading(CLI::App& command, Options& o) {
                     "where an answer needs it")
         ->check(choices({"auto", "on", "off"}))
         ->capture_default_str();
-    command.add_option("--lens", o.lens, "How to look: auto takes the most exact lens there is")
-        ->check(choices({"auto", "proc"}))
+    command
+        .add_option("--lens", o.lens,
+                    "How to look: exact reads the kernel's own memory, proc only /proc; auto takes "
+                    "exact where it can be had")
+        ->check(choices({"auto", "proc", "exact"}))
         ->capture_default_str();
     command.add_option("-j,--jobs", o.jobs, "Threads that read; 0: one a processor, at most 8")
         ->type_name("N")
@@ -55,7 +59,8 @@ void add_common(CLI::App& command, Options& o) {
         ->group("");
     command.add_option("--without", o.without, "Do as if the kernel had no INTERFACE, for tests")
         ->type_name("INTERFACE")
-        ->check(choices({"pagemap-scan", "procmap-query", "cachestat", "kpageflags"}))
+        ->check(choices({"pagemap-scan", "procmap-query", "cachestat", "kpageflags", "bpf",
+                         "bpf-syscall", "kcore"}))
         ->allow_extra_args(false)
         ->group("");
     command.add_flag("-q,--quiet", o.quiet, "No warnings on standard error");

@@ -66,13 +66,13 @@ snapshot::Encoding choose_encoding(bool text, std::span<const std::unique_ptr<So
 
 Exit run_record(const Options& options, const Environment& environment, const Messages& messages) {
     const auto open = open_options(options);
-    const auto host = os::read_host(open);
+    const auto machine = os::open_machine(open);
     Outcome outcome;
     std::vector<std::unique_ptr<Source>> sources;
     for (const Target& target : parse_targets(options, environment)) {
         try {
             if (!target.pid) throw Error{ErrorKind::usage, target.text, 0, "", "not a process id"};
-            sources.push_back(os::open_process(*target.pid, host, open));
+            sources.push_back(os::open_process(*target.pid, machine, open));
         } catch (const Error& error) {
             if (error.kind() == ErrorKind::usage) throw;
             messages.error(error);
@@ -82,7 +82,7 @@ Exit run_record(const Options& options, const Environment& environment, const Me
     if (sources.empty()) return outcome.code();
     Output output{options.output, *environment.out};
     snapshot::RecordingWriter writer{output.stream(), choose_encoding(options.text, sources),
-                                     *host};
+                                     *machine.host};
     LookOptions look;
     look.want = parse_want(options);
     look.jobs = 1;

@@ -92,8 +92,10 @@ private:
 };
 
 ContentReader::ContentReader(const Root& root, const std::string& base, std::uint32_t pid,
-                             int pagemap_fd, std::uint64_t page_size, GapLog& gaps)
-    : pid_(pid), pagemap_fd_(pagemap_fd), page_size_(page_size), gaps_(gaps) {
+                             int pagemap_fd, std::uint64_t page_size, ExactLens* exact,
+                             GapLog& gaps)
+    : pid_(pid), pagemap_fd_(pagemap_fd), page_size_(page_size), exact_(exact), gaps_(gaps) {
+    if (exact_) return;
     auto mem = root.open(base + "/mem", O_RDONLY);
     mem_error_ = mem.error;
     mem_ = std::move(mem.fd);
@@ -108,13 +110,22 @@ ReadWay ContentReader::way(const PageBlock& block, std::size_t i) const {
     return exclusive ? ReadWay::call : ReadWay::mem;
 }
 
+bool ContentReader::is_wanted(const Want& want, const PageBlock& block, std::size_t i) const {
+    if (!wants_content(block, i)) return false;
+    return want.zero != ZeroTest::sample ||
+           in_sample(block.range.start + Bytes{i * page_size_}, want.sample_share);
+}
+
 void ContentReader::read(const Mapping& mapping, const Want& want, PageBlock& block) const {
     block.content.assign(block.entries.size(), Content::not_read);
+    if (exact_) {
+        if (read_by_frame(mapping, want, block)) recheck(block);
+        return;
+    }
     Batch by_call{page_size_}, by_mem{page_size_};
     for (std::uint32_t i = 0; i < block.entries.size(); ++i) {
-        if (!wants_content(block, i)) continue;
+        if (!is_wanted(want, block, i)) continue;
         const Address address = block.range.start + Bytes{i * page_size_};
-        if (want.zero == ZeroTest::sample && !in_sample(address, want.sample_share)) continue;
         // What cannot be read by its owner can still be read as /proc/PID/mem.
         if (mapping.readable && way(block, i) == ReadWay::call) {
             by_call.add(address, i);
@@ -127,6 +138,41 @@ void ContentReader::read(const Mapping& mapping, const Want& want, PageBlock& bl
     read_by_call(mapping, by_call, block);
     read_by_mem(mapping, by_mem, block);
     recheck(block);
+}
+
+/// Reads frames where the kernel sees all of RAM. A page that is not there, as those of
+/// memfd_secret, is refused. False: nothing could be read.
+bool ContentReader::read_by_frame(const Mapping& mapping, const Want& want,
+                                  PageBlock& block) const {
+    std::vector<std::uint32_t> pages;
+    std::vector<std::uint64_t> frames;
+    for (std::uint32_t i = 0; i < block.entries.size(); ++i) {
+        const std::uint64_t frame = block.entries[i] & abi::PM_PFRAME_MASK;
+        if (frame == 0 || !is_wanted(want, block, i)) continue;
+        pages.push_back(i);
+        frames.push_back(frame);
+    }
+    if (frames.empty()) return false;
+    std::vector<walk::Zero> answers(frames.size());
+    try {
+        const auto view = exact_->lease();
+        walk::test_zero(view->memory(), view->kernel(), frames, answers);
+    } catch (const Error& error) {
+        gaps_.add({"contents", std::nullopt, error.what(), "", false});
+        for (const std::uint32_t page : pages) block.content[page] = Content::refused;
+        return false;
+    }
+    bool any_refused = false;
+    for (std::size_t i = 0; i < pages.size(); ++i) {
+        block.content[pages[i]] = answers[i] == walk::Zero::zero       ? Content::zero
+                                  : answers[i] == walk::Zero::not_zero ? Content::other
+                                                                       : Content::refused;
+        any_refused = any_refused || answers[i] == walk::Zero::unreadable;
+    }
+    if (any_refused)
+        gaps_.add(
+            {"contents", mapping.range, "pages that the kernel itself cannot read", "", false});
+    return true;
 }
 
 void ContentReader::refuse(const Mapping& mapping, int error) const {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "os/file.hpp"
+#include "os/kernel_view.hpp"
 #include "os/probe.hpp"
 #include "pagesift/abi.hpp"
 #include "pagesift/os.hpp"
@@ -24,14 +25,15 @@ public:
     explicit Doctor(const OpenOptions& options)
         : options_(options), root_(options.root), host_(read_host(options)) {}
 
-    std::vector<Feature> examine() {
+    Findings examine() {
         privileges();
         reading();
         page_cache();
         meaning();
         tables();
+        exact_lens();
         settings();
-        return std::move(features_);
+        return {std::move(features_), std::move(self_checks_)};
     }
 
 private:
@@ -121,6 +123,29 @@ private:
             "Linux 6.14 or newer with CONFIG_PT_RECLAIM");
     }
 
+    void exact_lens() {
+        static constexpr const char* name = "exact-lens";
+        static constexpr const char* unlocks =
+            "where empty page tables are, swap offsets of shared memory, accessed bits of single "
+            "pages; --zero without a trace";
+        if (!root_.live()) return add(name, {}, "", unlocks);
+        auto result = open_kernel_view(options_.without);
+        for (auto& check : result.checks)
+            self_checks_.push_back({std::move(check.name), check.passed, std::move(check.detail)});
+        if (!result.view) return add(name, false, result.reason, unlocks, lens_remedy(result));
+        std::string detail = result.view->way() == KernelView::Way::bpf
+                                 ? "reads the kernel's memory with eBPF"
+                                 : "reads the kernel's memory through proc/kcore";
+        if (!result.view->flags_checked()) detail += "; page flags could not be compared";
+        add(name, true, std::move(detail), unlocks);
+    }
+
+    static std::string lens_remedy(const KernelViewResult& result) {
+        if (!result.remedy.empty()) return result.remedy;
+        return "CAP_BPF and CAP_PERFMON, with CAP_SYS_ADMIN for frames; a kernel with BTF; no "
+               "lockdown=confidentiality";
+    }
+
     void settings() {
         const auto setting = [&](const char* name) {
             const auto found = host_->settings.find(name);
@@ -147,12 +172,11 @@ private:
     Root root_;
     std::shared_ptr<const HostFacts> host_;
     std::vector<Feature> features_;
+    std::vector<SelfCheck> self_checks_;
 };
 
 } // namespace
 
-std::vector<Feature> probe_features(const OpenOptions& options) {
-    return Doctor{options}.examine();
-}
+Findings probe_features(const OpenOptions& options) { return Doctor{options}.examine(); }
 
 } // namespace pagesift::os

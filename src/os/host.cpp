@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "os/exact_lens.hpp"
 #include "os/file.hpp"
 #include "os/probe.hpp"
 #include "pagesift/abi.hpp"
@@ -68,6 +69,30 @@ std::shared_ptr<const HostFacts> read_host(const OpenOptions& options) {
     if (!options.without.contains("pagemap-scan"))
         host->tables_located = probe_located_tables(*host);
     return host;
+}
+
+Machine open_machine(const OpenOptions& options) {
+    using Lens = OpenOptions::Lens;
+    Machine machine{read_host(options)};
+    if (options.lens == Lens::proc) return machine;
+    const bool live = Root{options.root}.live();
+    KernelViewResult result;
+    if (live)
+        result = open_kernel_view(options.without);
+    else
+        result.reason = "files of a saved tree say nothing of its kernel's memory";
+    if (result.view) {
+        auto host = std::make_shared<HostFacts>(*machine.host);
+        host->lens = "exact";
+        host->tables_located = true;
+        machine.host = std::move(host);
+        machine.exact = std::make_shared<ExactLens>(std::move(result.view));
+    } else if (options.lens == Lens::exact) {
+        throw Error{ErrorKind::unsupported, "--lens exact", 0, result.remedy, result.reason};
+    } else if (live) {
+        machine.gaps.push_back({"exact lens", std::nullopt, result.reason, result.remedy, false});
+    }
+    return machine;
 }
 
 } // namespace pagesift::os

@@ -204,6 +204,10 @@ private:
 
 KernelViewResult open_kernel_view(const std::set<std::string>& without) {
     KernelViewResult result;
+#ifndef __x86_64__
+    result.reason = "the page tables of this architecture are not known to it";
+    return result;
+#endif
     ViewOpener opener;
     const auto try_way = [&](const char* name, auto&& open) {
         if (result.view || without.contains(name)) return;

@@ -102,12 +102,16 @@ std::shared_ptr<MappedFile> PageCache::open(const Mapping& mapping) const {
         struct statfs file_system {};
         if (::fstatfs(handle.fd.get(), &file_system) == 0)
             found->shmem = static_cast<std::uint64_t>(file_system.f_type) == abi::TMPFS_MAGIC;
+        if (found->shmem) find_tree(handle.fd.get(), *found);
         // NONBLOCK: an open that would break somebody's lease is refused instead.
         auto opened =
             own_root().open(fmt::format("proc/self/fd/{}", handle.fd.get()), O_RDONLY | O_NONBLOCK);
         found->fd = std::move(opened.fd);
-        found->error = opened.error;
-        if (!found->fd) return false;
+        found->error = found->tree ? 0 : opened.error;
+        if (!found->fd) {
+            found->path = std::move(handle.fd);
+            return found->tree.has_value();
+        }
         found->may_mincore = may_ask_mincore(found->fd.get());
         void* view = ::mmap(nullptr, mapping.range.size().value, PROT_NONE, MAP_SHARED,
                             found->fd.get(), static_cast<off_t>(mapping.offset));
@@ -116,7 +120,7 @@ std::shared_ptr<MappedFile> PageCache::open(const Mapping& mapping) const {
             found->view_bytes = mapping.range.size().value;
             found->first_page = mapping.offset / page_size_;
         }
-        if (found->shmem) judge_rest(mapping, *found);
+        if (found->shmem && !found->tree) judge_rest(mapping, *found);
         return true;
     };
     const auto link = fmt::format("{}/map_files/{:x}-{:x}", base_, mapping.range.start.value,
@@ -162,7 +166,7 @@ void PageCache::read(const Mapping& mapping, PageBlock& block) {
     const std::uint64_t first =
         (mapping.offset + (block.range.start - mapping.range.start).value) / page_size_;
     const auto opened = file(mapping);
-    const bool usable = opened->error == 0 && opened->fd;
+    const bool usable = opened->error == 0 && (opened->fd || opened->tree);
     if (!usable)
         gaps_.add({"map_files", mapping.range,
                    fmt::format("the page cache behind the mapping cannot be asked ({})",
@@ -177,15 +181,19 @@ void PageCache::read(const Mapping& mapping, PageBlock& block) {
         return;
     }
     block.cache.assign(block.entries.size(), Cache::not_asked);
+    if (opened->tree) walk_tree(mapping, *opened, first, block);
+    const auto is_open = [&](std::size_t i) {
+        return is_none(block.entries[i]) && block.cache[i] == Cache::not_asked;
+    };
     for (std::size_t i = 0; i < block.entries.size();) {
-        if (!is_none(block.entries[i])) {
+        if (!is_open(i)) {
             ++i;
             continue;
         }
         std::size_t end = i;
-        while (end < block.entries.size() && is_none(block.entries[end])) ++end;
+        while (end < block.entries.size() && is_open(end)) ++end;
         const auto out = std::span{block.cache}.subspan(i, end - i);
-        if (usable)
+        if (usable && opened->fd)
             fill(mapping, *opened, first + i, out);
         else
             std::fill(out.begin(), out.end(), Cache::unknown);
@@ -220,6 +228,10 @@ Cache PageCache::uniform_answer(const MappedFile& file, std::uint64_t page,
                                 std::uint64_t& pages) const {
     static constexpr std::uint64_t dense_pages = 65536;
     const std::uint64_t offset = page * page_size_, length = pages * page_size_;
+    if (!file.fd) {
+        pages = std::min(pages, dense_pages);
+        return Cache::not_asked;
+    }
     bool nothing_cached = file.shmem; // what shmem caches is data, so SEEK_DATA finds it
     if (!file.shmem && methods_.cachestat) {
         const auto answer = ask_cachestat(file.fd.get(), offset, length);
@@ -234,7 +246,9 @@ Cache PageCache::uniform_answer(const MappedFile& file, std::uint64_t page,
             data < 0 ? page + pages : static_cast<std::uint64_t>(data) / page_size_;
         if (data_page > page) {
             pages = std::min(pages, data_page - page);
-            return Cache::hole;
+            if (!file.shmem || !holds_pages(file, page, pages)) return Cache::hole;
+            pages = std::min(pages, dense_pages);
+            return Cache::not_asked;
         }
         const auto hole = ::lseek(file.fd.get(), static_cast<off_t>(offset), SEEK_HOLE);
         if (!file.shmem && hole > static_cast<off_t>(offset)) {
@@ -278,14 +292,33 @@ bool PageCache::for_each_data(const MappedFile& file, std::uint64_t page, std::u
     return true;
 }
 
-/// What has no data is a hole; what has, is in the page cache or in swap.
+/// Whether the page cache has anything where a tmpfs file has no data: pages that fallocate made
+/// and nobody wrote to count as a hole (mm/filemap.c:folio_seek_hole_data), and are memory all the
+/// same.
+bool PageCache::holds_pages(const MappedFile& file, std::uint64_t page, std::uint64_t pages) const {
+    if (!methods_.cachestat) return false;
+    const auto answer = ask_cachestat(file.fd.get(), page * page_size_, pages * page_size_);
+    return answer && answer->nr_cache != 0;
+}
+
+/// What has no data is a hole, unless it was allocated in advance; what has, is in the page cache
+/// or in swap.
 void PageCache::fill_shmem(const Mapping& mapping, const MappedFile& file, std::uint64_t page,
                            std::span<Cache> out) {
     std::fill(out.begin(), out.end(), Cache::hole);
+    std::uint64_t at = page;
+    const auto fill_hole = [&](std::uint64_t end) {
+        if (at >= end || !holds_pages(file, at, end - at)) return;
+        const auto part = out.subspan(at - page, end - at);
+        if (!fill_by_cachestat(file, at, part)) std::fill(part.begin(), part.end(), Cache::unknown);
+    };
     const bool told =
         for_each_data(file, page, page + out.size(), [&](std::uint64_t first, std::uint64_t end) {
+            fill_hole(first);
             fill_shmem_data(mapping, file, first, out.subspan(first - page, end - first));
+            at = end;
         });
+    if (told) fill_hole(page + out.size());
     if (!told) std::fill(out.begin(), out.end(), Cache::unknown);
 }
 

@@ -2,6 +2,7 @@
 // What is in a file's page cache behind entries that are none, without faulting anything in.
 #pragma once
 
+#include "os/exact_lens.hpp"
 #include "os/file.hpp"
 #include "pagesift/source.hpp"
 
@@ -22,6 +23,9 @@ struct MappedFile {
     bool shmem = false;
     int error = 0;            ///< errno of the refused open; 0: fd can be asked
     bool may_mincore = false; ///< mincore tells the truth
+    Fd path;                  ///< keeps `tree` alive where fd could not be opened
+    /// The page cache itself (struct address_space) of a tmpfs file, with the exact lens.
+    std::optional<std::uint64_t> tree;
     /// What a page that has data and no entry is, where that is the same for all of them.
     std::optional<Cache> rest;
     /// The same part of the file in this process, without access, for mincore. Nothing is ever
@@ -33,6 +37,7 @@ struct MappedFile {
 
 /// Ways to ask; a refusal moves the asking on to the next.
 struct CacheMethods {
+    ExactLens* exact = nullptr; ///< none: the proc lens
     bool cachestat = true;
     bool swap_cache_lingers = true; ///< some swap area is not zram, so resident may mean swap cache
 };
@@ -42,7 +47,8 @@ public:
     PageCache(const Root& root, std::string base, int pagemap_fd, CacheMethods methods,
               std::uint64_t page_size, GapLog& gaps);
 
-    /// Fills block.cache for the none entries of @p block. A uniform block stays uniform when one
+    /// Fills block.cache for the none entries of @p block, and with the exact lens
+    /// block.swap_entries. A uniform block stays uniform when one
     /// answer holds for all of it; else it is cut to the pages up to the first change.
     void read(const Mapping& mapping, PageBlock& block);
 
@@ -55,8 +61,12 @@ private:
     std::shared_ptr<MappedFile> open(const Mapping& mapping) const;
     void judge_rest(const Mapping& mapping, MappedFile& file) const;
     Cache uniform_answer(const MappedFile& file, std::uint64_t page, std::uint64_t& pages) const;
+    void find_tree(int path_fd, MappedFile& file) const;
+    void walk_tree(const Mapping& mapping, const MappedFile& file, std::uint64_t first,
+                   PageBlock& block);
     void fill(const Mapping& mapping, const MappedFile& file, std::uint64_t page,
               std::span<Cache> out);
+    bool holds_pages(const MappedFile& file, std::uint64_t page, std::uint64_t pages) const;
     void fill_shmem(const Mapping& mapping, const MappedFile& file, std::uint64_t page,
                     std::span<Cache> out);
     void fill_shmem_data(const Mapping& mapping, const MappedFile& file, std::uint64_t page,

@@ -21,25 +21,28 @@ bool is_none(std::uint64_t entry) { return (entry & (abi::PM_PRESENT | abi::PM_S
 
 } // namespace
 
-ProcessSource::ProcessSource(std::uint32_t pid, std::shared_ptr<const HostFacts> host,
-                             const OpenOptions& options)
+ProcessSource::ProcessSource(std::uint32_t pid, const Machine& machine, const OpenOptions& options)
     : options_(options),
       root_(options.root),
       pid_(pid),
       base_(fmt::format("proc/{}", pid)),
-      host_(std::move(host)),
+      host_(machine.host),
+      exact_(machine.exact),
       frames_(root_, uses("kpageflags")),
       scan_works_(root_.live() && uses("pagemap-scan") && host_has_pagemap_scan()) {
     choose_base();
     open_pagemap();
+    for (const Gap& gap : machine.gaps) gaps_.add(gap);
+    if (exact_) find_top_table();
     CacheMethods methods;
+    methods.exact = exact_.get();
     methods.cachestat = uses("cachestat") && host_has_cachestat();
     methods.swap_cache_lingers =
         std::any_of(host_->swaps.begin(), host_->swaps.end(), [](const procfs::SwapArea& area) {
             return !area.name.starts_with("/dev/zram");
         });
     cache_.emplace(root_, base_, pagemap_.get(), methods, host_->page_size, gaps_);
-    contents_.emplace(root_, base_, pid, pagemap_.get(), host_->page_size, gaps_);
+    contents_.emplace(root_, base_, pid, pagemap_.get(), host_->page_size, exact_.get(), gaps_);
     if (frames_.flags_error() != 0)
         gaps_.add({"kpageflags", std::nullopt,
                    fmt::format("KSM, large folios, huge pages and page flags cannot be told ({})",
@@ -86,6 +89,28 @@ void ProcessSource::open_pagemap() {
     pagemap_ = std::move(opened.fd);
 }
 
+/// The process as the kernel's memory has it. Without that the exact lens says nothing of it.
+void ProcessSource::find_top_table() {
+    try {
+        const auto top = exact_->lease()->find_top_table(pagemap_.get());
+        if (!top) return use_proc_lens("the process' page tables were not found for certain");
+        top_table_ = *top;
+    } catch (const Error& error) {
+        use_proc_lens(error.what());
+    }
+}
+
+void ProcessSource::use_proc_lens(const std::string& reason) {
+    if (options_.lens == OpenOptions::Lens::exact)
+        throw Error{ErrorKind::unsupported, fmt::format("pid {}", pid_), 0, "--lens auto", reason};
+    exact_.reset();
+    auto host = std::make_shared<HostFacts>(*host_);
+    host->lens = "proc";
+    host->tables_located = uses("pagemap-scan") ? probe_located_tables(*host) : std::nullopt;
+    host_ = std::move(host);
+    gaps_.add({"exact lens", std::nullopt, reason, "", false});
+}
+
 ProcessText ProcessSource::process() {
     ProcessText text;
     text.pid = pid_;
@@ -112,15 +137,17 @@ std::vector<Mapping> ProcessSource::mappings(const Want& want) {
     if (mappings.empty() && !is_same_process())
         throw Error{ErrorKind::gone, fmt::format("pid {}", pid_), 0, "", "the process has ended"};
     using Smaps = OpenOptions::Smaps;
-    // Contents must not be read without knowing of userfaultfd; before cachestat, smaps Swap is
-    // the only certain word on swapped shared memory.
-    const bool shmem_by_mincore = want.cache && !(host_has_cachestat() && uses("cachestat"));
+    // Contents must not be read in the process without knowing of userfaultfd; before cachestat,
+    // smaps Swap is the only certain word on swapped shared memory that /proc has.
+    const bool flags_wanted = want.zero != ZeroTest::off && !exact_;
+    const bool shmem_by_mincore =
+        want.cache && !exact_ && !(host_has_cachestat() && uses("cachestat"));
     // Where pages do not tell, smaps says how many of a mapping are merged, or mapped by huge
     // entries.
     const bool ksm_by_smaps = want.frames && host_->ksm_flag_true == false;
     const bool huge_by_smaps = want.frames && !scan_works_;
-    const bool needed = want.zero != ZeroTest::off || shmem_by_mincore || ksm_by_smaps ||
-                        huge_by_smaps || std::any_of(mappings.begin(), mappings.end(), needs_smaps);
+    const bool needed = flags_wanted || shmem_by_mincore || ksm_by_smaps || huge_by_smaps ||
+                        std::any_of(mappings.begin(), mappings.end(), needs_smaps);
     if (options_.smaps == Smaps::on || (options_.smaps == Smaps::automatic && needed))
         reader.add_smaps(mappings);
     return mappings;
@@ -181,6 +208,10 @@ void ProcessSource::add_cache(const Mapping& mapping, PageBlock& block) {
 
 void ProcessSource::add_contents(const Mapping& mapping, const Want& want, PageBlock& block) {
     using procfs::VmFlag;
+    // Through the kernel's own memory nothing can fault, and nothing waits for a monitor. What a
+    // device's driver maps is left alone all the same.
+    if (exact_ && !mapping.smaps && mapping.backing != Backing::device)
+        return contents_->read(mapping, want, block);
     if (!mapping.smaps) {
         gaps_.add({"contents", mapping.range,
                    "contents are not read where smaps did not show the mapping's flags", "",
@@ -189,7 +220,7 @@ void ProcessSource::add_contents(const Mapping& mapping, const Want& want, PageB
     }
     const procfs::VmFlags& flags = mapping.smaps->vm_flags;
     if (flags.has(VmFlag::io)) return; // nobody may read these (mm/gup.c:check_vma_flags)
-    if (flags.has(VmFlag::uffd_missing) || flags.has(VmFlag::uffd_minor)) {
+    if (!exact_ && (flags.has(VmFlag::uffd_missing) || flags.has(VmFlag::uffd_minor))) {
         gaps_.add({"contents", mapping.range,
                    "registered with userfaultfd: a read could wait for its monitor for ever", "",
                    false});
@@ -267,7 +298,21 @@ void ProcessSource::add_scan_columns(PageBlock& block) const {
 }
 
 std::optional<std::vector<AddressRange>>
+ProcessSource::walk_for_tables(std::span<const AddressRange> ranges) {
+    try {
+        auto found = locate_empty_tables(*exact_->lease(), top_table_, ranges);
+        for (const AddressRange& range : found.unknown)
+            gaps_.add({"page tables", range, "changed at every look", "", false});
+        return std::move(found.empty);
+    } catch (const Error& error) {
+        gaps_.add({"page tables", std::nullopt, error.what(), "", false});
+        return {};
+    }
+}
+
+std::optional<std::vector<AddressRange>>
 ProcessSource::locate_tables(std::span<const AddressRange> ranges) {
+    if (exact_) return walk_for_tables(ranges);
     if (!scan_works_ || !host_->tables_located.value_or(false)) return {};
     const ScanQuery query{0, abi::PAGE_IS_WRITTEN, 0, abi::PAGE_IS_WRITTEN};
     std::vector<AddressRange> found;
@@ -296,9 +341,9 @@ std::vector<Gap> ProcessSource::gaps() const {
     return gaps_.list();
 }
 
-std::unique_ptr<Source> open_process(std::uint32_t pid, std::shared_ptr<const HostFacts> host,
+std::unique_ptr<Source> open_process(std::uint32_t pid, const Machine& machine,
                                      const OpenOptions& options) {
-    return std::make_unique<ProcessSource>(pid, std::move(host), options);
+    return std::make_unique<ProcessSource>(pid, machine, options);
 }
 
 } // namespace pagesift::os

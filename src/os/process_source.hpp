@@ -3,6 +3,7 @@
 #pragma once
 
 #include "os/contents.hpp"
+#include "os/exact_lens.hpp"
 #include "os/file.hpp"
 #include "os/frames.hpp"
 #include "os/mappings.hpp"
@@ -16,8 +17,7 @@ namespace pagesift::os {
 
 class ProcessSource final : public Source {
 public:
-    ProcessSource(std::uint32_t pid, std::shared_ptr<const HostFacts> host,
-                  const OpenOptions& options);
+    ProcessSource(std::uint32_t pid, const Machine& machine, const OpenOptions& options);
 
     const HostFacts& host() const override { return *host_; }
     ProcessText process() override;
@@ -31,6 +31,9 @@ public:
 private:
     void choose_base();
     void open_pagemap();
+    void find_top_table();
+    void use_proc_lens(const std::string& reason);
+    std::optional<std::vector<AddressRange>> walk_for_tables(std::span<const AddressRange> ranges);
     void read_entries(const Mapping& mapping, AddressRange wanted, PageBlock& block);
     void leap(AddressRange wanted, PageBlock& block) const;
     void add_cache(const Mapping& mapping, PageBlock& block);
@@ -45,6 +48,8 @@ private:
     std::uint32_t pid_;
     std::string base_;
     std::shared_ptr<const HostFacts> host_;
+    std::shared_ptr<ExactLens> exact_; ///< none: the proc lens
+    std::uint64_t top_table_ = 0;      ///< of the process, with the exact lens
     std::uint64_t start_time_ = 0;
     Fd pagemap_;
     mutable GapLog gaps_;

@@ -56,7 +56,25 @@ void write_host(JsonWriter& json, const HostFacts& host) {
     json.end_object();
 }
 
-void render_json(std::ostream& out, const HostFacts& host, std::span<const Feature> features) {
+void write_checks(JsonWriter& json, std::span<const SelfCheck> checks) {
+    json.key("self_checks");
+    json.begin_array();
+    for (const SelfCheck& check : checks) {
+        json.new_line();
+        json.begin_object();
+        json.key("name");
+        json.text(check.name);
+        json.key("passed");
+        json.boolean(check.passed);
+        json.key("detail");
+        json.text_or_null(check.detail);
+        json.end_object();
+    }
+    json.end_array();
+}
+
+void render_json(std::ostream& out, const HostFacts& host, std::span<const Feature> features,
+                 std::span<const SelfCheck> checks) {
     Output output{out};
     JsonWriter json{output};
     json.begin_object();
@@ -83,6 +101,8 @@ void render_json(std::ostream& out, const HostFacts& host, std::span<const Featu
         json.end_object();
     }
     json.end_array();
+    json.new_line();
+    write_checks(json, checks);
     json.end_object();
     output.put('\n');
     output.flush();
@@ -122,7 +142,24 @@ void render_feature(const Screen& screen, const Feature& feature, std::size_t na
     paragraph("remedy: ", feature.remedy, false);
 }
 
-void render_table(const Screen& screen, const HostFacts& host, std::span<const Feature> features) {
+/// What the exact lens compared: in a word where all is well, one by one where it is not.
+void render_checks(const Screen& screen, std::span<const SelfCheck> checks) {
+    if (checks.empty()) return;
+    const auto passed = std::count_if(checks.begin(), checks.end(),
+                                      [](const SelfCheck& check) { return check.passed; });
+    screen.line();
+    screen.wrapped(
+        fmt::format("{} of {} self-checks of the exact lens passed", passed, checks.size()), 0);
+    for (const SelfCheck& check : checks) {
+        if (check.passed && !screen.options.verbose) continue;
+        screen.wrapped(fmt::format("{} {}: {}", check.passed ? "yes" : "no ",
+                                   escape_text(check.name), escape_text(check.detail)),
+                       2);
+    }
+}
+
+void render_table(const Screen& screen, const HostFacts& host, std::span<const Feature> features,
+                  std::span<const SelfCheck> checks) {
     screen.line(screen.style.bold(
         fmt::format("Linux {} on {}", escape_text(host.release.empty() ? "?" : host.release),
                     escape_text(host.machine.empty() ? "?" : host.machine))));
@@ -147,6 +184,7 @@ void render_table(const Screen& screen, const HostFacts& host, std::span<const F
         works += feature.works == true;
     }
     for (const Feature& feature : features) render_feature(screen, feature, name_width);
+    render_checks(screen, checks);
     if (!host.settings.empty() && screen.options.verbose) {
         screen.line();
         screen.line(screen.style.bold("Settings"));
@@ -163,12 +201,12 @@ void render_table(const Screen& screen, const HostFacts& host, std::span<const F
 } // namespace
 
 void render_doctor(std::ostream& out, const HostFacts& host, std::span<const Feature> features,
-                   const ReportOptions& options) {
+                   std::span<const SelfCheck> checks, const ReportOptions& options) {
     if (options.format == Format::json || options.format == Format::ndjson)
-        return render_json(out, host, features);
+        return render_json(out, host, features, checks);
     Output output{out};
     render_table({&output, options, Style{options}, Amounts{options.unit, host.page_size}}, host,
-                 features);
+                 features, checks);
     output.flush();
 }
 

@@ -23,11 +23,11 @@ struct Column {
     void (*append)(std::string& out, std::uint64_t value, std::optional<std::uint64_t> previous);
     std::optional<std::uint64_t> (*parse)(std::string_view text,
                                           std::optional<std::uint64_t> previous);
-    bool counts_up; ///< runs may step: page-table entries
+    bool counts_up; ///< runs may step: page-table and swap entries
 };
 
-inline constexpr std::size_t column_count = 8;
-using ColumnMask = std::uint8_t;
+inline constexpr std::size_t column_count = 9;
+using ColumnMask = std::uint16_t;
 
 /// In the order of PageBlock's members.
 const std::array<Column, column_count>& column_table();
@@ -42,6 +42,7 @@ template <class Block, class Visit> void for_each_column(Block& block, Visit&& v
     visit(std::size_t{5}, block.zero_page);
     visit(std::size_t{6}, block.cache);
     visit(std::size_t{7}, block.content);
+    visit(std::size_t{8}, block.swap_entries);
 }
 
 /// Values of consecutive pages: value, value + step, value + 2 * step ...

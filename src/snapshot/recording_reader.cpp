@@ -181,6 +181,7 @@ void Reader::host(std::string_view rest) {
         if (key == name) (*host_).*member = yes_or_no(rest);
     for (const auto& [name, member] : texts)
         if (key == name) (*host_).*member += text(rest);
+    if (key == "lens") host_->lens = text(rest);
     if (key == "page-size") {
         host_->page_size = number(rest, "a page size");
         if (!std::has_single_bit(host_->page_size) || host_->page_size < 512 ||

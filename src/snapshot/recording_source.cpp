@@ -72,7 +72,10 @@ void RecordedSource::read_block(const Mapping&, AddressRange wanted, const Want&
     block.range = {Address{first * page_size}, Address{end * page_size}};
     if (!recorded) note_missing(block.range);
     if (want.zero == ZeroTest::off) block.content.clear();
-    if (!want.cache) block.cache.clear();
+    if (!want.cache) {
+        block.cache.clear();
+        block.swap_entries.clear();
+    }
 }
 
 /// Fills @p block from page @p first on and says where it ends.

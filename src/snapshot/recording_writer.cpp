@@ -82,6 +82,7 @@ struct RecordingWriter::State {
 void RecordingWriter::State::host(const HostFacts& facts) {
     line("{} {}", recording_word, recording_version);
     line("host page-size {}", facts.page_size);
+    if (facts.lens != "proc") text("host lens", facts.lens);
     text("host release", facts.release);
     text("host machine", facts.machine);
     text("host name", facts.host_name);

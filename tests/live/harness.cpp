@@ -31,6 +31,10 @@ using Clock = std::chrono::steady_clock;
 constexpr std::array allowed_skips = {
     "pid 2 is no kernel thread", // a container sees only its own processes
     "the file system below /var/tmp uses no large folios",
+    "proc/kcore: no such file", // without CONFIG_PROC_KCORE
+    "an emulated machine",      // is too slow to be held to milliseconds
+    "a sanitizer's build",
+    "the BPF JIT cannot be switched off", // CONFIG_BPF_JIT_ALWAYS_ON
 };
 
 constexpr uid_t nobody = 65534;
@@ -205,6 +209,13 @@ json inspect(pid_t pid, const std::vector<std::string>& arguments, const RunOpti
     const auto answer = json::parse(outcome.out, nullptr, false);
     CHECK_MESSAGE((answer.is_array() && answer.size() == 1), "one object for one process");
     return answer.is_array() && answer.size() == 1 ? answer[0] : json();
+}
+
+std::vector<std::string> lenses() {
+    static const auto attempt = run_pagesift({"inspect", "--lens", "exact", "--top", "0", "self"});
+    if (attempt.exit_code == 0 || attempt.exit_code == 3) return {"proc", "exact"};
+    skip("no exact lens: " + attempt.err.substr(0, attempt.err.find('\n')));
+    return {"proc"};
 }
 
 Background::Background(const std::vector<std::string>& command, bool as_nobody) {

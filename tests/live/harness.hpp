@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What the live tests share: other programs under a time limit, the zoo, skips that are counted.
-// Nothing of pagesift is linked; the tests know the program only by what it prints.
+// Nothing of pagesift is needed here: most tests know the program only by what it prints. (What is
+// below exact/ is the exception.)
 //
 //     Zoo zoo;                                  // built and proved
 //     zoo.stop();
@@ -68,6 +69,10 @@ Outcome run_pagesift(const std::vector<std::string>& arguments, const RunOptions
 /// inspect --format json with more arguments; the parsed answer, or null if it is none. Checks that
 /// the exit code is 0 or 3.
 json inspect(pid_t pid, const std::vector<std::string>& arguments, const RunOptions& options = {});
+
+/// The lenses that this machine has: "proc", and "exact" unless that cannot be had, which is
+/// skipped with the reason.
+std::vector<std::string> lenses();
 
 /// A program that runs beside the test and is killed at the end of the block. Its standard input is
 /// a pipe that stays open; its standard output is read by wait_for_line.

@@ -23,6 +23,8 @@ namespace witness = zoo::witness;
 /// Reading a present page from outside marks it accessed, as the manual says of --zero.
 enum class Record { everything, but_for_access };
 
+enum class Before { nothing, clear_accessed };
+
 /// Everything of a process that a look could change.
 struct Picture {
     witness::Faults faults;
@@ -116,10 +118,13 @@ std::string difference(const Picture& a, const Picture& b) {
 /// Runs a look between two pictures of a stopped zoo, and says what the look changed. Others change
 /// such things too (write-back, who ages memory, a program that swaps): one quiet run of ten is
 /// proof.
-std::string disturbance(const std::vector<std::string>& options, Record record) {
+std::string disturbance(const std::vector<std::string>& options, Record record,
+                        Before before_all = Before::nothing) {
     Zoo zoo;
     REQUIRE(zoo.ready());
     zoo.stop();
+    if (before_all == Before::clear_accessed)
+        std::ofstream("/proc/" + std::to_string(zoo.pid()) + "/clear_refs") << '1' << std::flush;
     std::string last;
     for (int tries = 0; tries < 10; ++tries) {
         const auto before = picture(zoo.pid(), record);
@@ -136,14 +141,26 @@ std::string disturbance(const std::vector<std::string>& options, Record record) 
 
 TEST_CASE("undisturbed: a whole look changes nothing at all") {
     if (!have_root()) return;
-    const auto changes = disturbance({"--pages", "--ranges", "--zero", "off"}, Record::everything);
-    CHECK(changes == "");
+    for (const auto& lens : lenses()) {
+        INFO("the " << lens << " lens");
+        const auto changes = disturbance({"--pages", "--ranges", "--zero", "off", "--lens", lens},
+                                         Record::everything);
+        CHECK(changes == "");
+    }
 }
 
 TEST_CASE("undisturbed: reading contents faults nothing in and swaps nothing in") {
     if (!have_root()) return;
-    const auto changes =
-        disturbance({"--pages", "--ranges", "--zero", "all"}, Record::but_for_access);
+    const auto changes = disturbance({"--pages", "--ranges", "--zero", "all", "--lens", "proc"},
+                                     Record::but_for_access);
+    CHECK(changes == "");
+}
+
+TEST_CASE("undisturbed: the exact lens reads contents without a trace") {
+    if (!have_root() || lenses().back() != "exact") return;
+    // What was accessed a moment ago would show no further access.
+    const auto changes = disturbance({"--pages", "--zero", "all", "--lens", "exact"},
+                                     Record::everything, Before::clear_accessed);
     CHECK(changes == "");
 }
 

@@ -59,6 +59,44 @@ TEST_CASE("look: states add up to the size of the mappings, whatever the number 
     CHECK(runs[0].size() == runs[2].size());
 }
 
+TEST_CASE("look: swapped shared memory has swap offsets where the source knows them") {
+    MadeUpSource source;
+    source.facts.lens = "exact";
+    source.map(0x10000000, 0x10000000 + 6 * page, Backing::shmem);
+    const auto put = [&](std::uint64_t i, std::uint64_t swap) {
+        MadeUpPage absent;
+        absent.cache = Cache::absent;
+        absent.swap_entry = swap;
+        source.pages[0x10000000 + i * page] = absent;
+    };
+    for (const std::uint64_t i : {0u, 1u, 2u}) put(i, pagemap_swap(3, 70 + i));
+    put(3, 0);
+    put(4, pagemap_swap(3, 9));
+    put(5, pagemap_swap(4, 10));
+    LookOptions options;
+    std::vector<Run> runs;
+    std::vector<Page> pages;
+    options.on_run = [&](const Run& run) { runs.push_back(run); };
+    options.on_page = [&](const Page& one) { pages.push_back(one); };
+    const Census census = look(source, options);
+    CHECK(census.lens == "exact");
+    CHECK(census.totals.state_pages(State::shmem_swapped) == 6);
+    REQUIRE(runs.size() == 4);
+    CHECK(runs[0].range.size() == Bytes{3 * page});
+    CHECK(runs[0].swap_type == 3u);
+    CHECK(runs[0].swap_offset == 70u);
+    CHECK(runs[0].swap_contiguous);
+    CHECK_FALSE(runs[1].swap_type);
+    CHECK_FALSE(runs[1].swap_offset);
+    CHECK(runs[2].swap_offset == 9u);
+    CHECK(runs[3].swap_type == 4u);
+    REQUIRE(pages.size() == 6);
+    CHECK(pages[2].swap_offset == 72u);
+    CHECK_FALSE(pages[3].swap_offset);
+    CHECK_FALSE(pages[3].pfn);
+    CHECK(pages[5].swap_type == 4u);
+}
+
 TEST_CASE("look: the surplus of VmPTE is the number of empty tables") {
     MadeUpSource source;
     source.map(0x40000000, 0x40000000 + 8 * slot);

@@ -16,6 +16,7 @@ struct MadeUpPage {
     std::uint32_t map_count = 0;
     Cache cache = Cache::not_asked;
     Content content = Content::not_read;
+    std::uint64_t swap_entry = 0; ///< behind an entry that is none
     std::uint8_t order = 0;
     bool pmd_mapped = false;
 };
@@ -88,6 +89,7 @@ public:
             block.pmd_mapped.push_back(page->second.pmd_mapped);
             block.cache.push_back(page->second.cache);
             block.content.push_back(page->second.content);
+            block.swap_entries.push_back(page->second.swap_entry);
         }
         block.range.end = Address{at};
     }

@@ -32,7 +32,7 @@ std::string one_mapping() { return line_of_maps(0, 16, "[heap]"); }
 Census look_at(const FakeRoot& root, unsigned pid = 42) {
     os::OpenOptions options;
     options.root = root.path();
-    const auto source = os::open_process(pid, os::read_host(options), options);
+    const auto source = os::open_process(pid, os::open_machine(options), options);
     return look(*source, {});
 }
 
@@ -153,8 +153,8 @@ TEST_CASE("process: hostile maps neither crash nor add up wrongly") {
 
 TEST_CASE("process: this one can be looked at, and its own sizes agree") {
     os::OpenOptions options;
-    const auto source =
-        os::open_process(static_cast<std::uint32_t>(::getpid()), os::read_host(options), options);
+    const auto source = os::open_process(static_cast<std::uint32_t>(::getpid()),
+                                         os::open_machine(options), options);
     const Census census = look(*source, {});
     std::uint64_t size = 0;
     for (const auto& entry : census.mappings) size += entry.mapping.range.size().value;
@@ -163,8 +163,15 @@ TEST_CASE("process: this one can be looked at, and its own sizes agree") {
 }
 
 TEST_CASE("process: probing for features tells its own story") {
-    const auto features = os::probe_features({});
+    const auto [features, checks] = os::probe_features({});
     CHECK(features.size() > 15);
+    const auto lens = std::find_if(features.begin(), features.end(),
+                                   [](const Feature& f) { return f.name == "exact-lens"; });
+    REQUIRE(lens != features.end());
+    // All of them, or the lens says why not; page flags may lack a privilege.
+    for (const SelfCheck& check : checks)
+        if (lens->works == true && check.name != "page-flags") CHECK(check.passed);
+    CHECK((lens->works == true ? checks.size() == 8 : !lens->detail.empty()));
     for (const Feature& feature : features) {
         CHECK_FALSE(feature.name.empty());
         CHECK_FALSE(feature.unlocks.empty());

@@ -35,6 +35,9 @@ public:
         if (roll(4) == 0) b.zero_page = column<std::uint8_t>(pages, [&] { return roll(2); });
         if (roll(2) != 0) b.cache = column<Cache>(pages, [&] { return roll(5); });
         if (roll(2) != 0) b.content = column<Content>(pages, [&] { return roll(5); });
+        if (roll(2) != 0)
+            b.swap_entries = column<std::uint64_t>(
+                pages, [&] { return roll(2) != 0 ? pagemap_swap(3, roll(1 << 20)) : 0; }, true);
         return b;
     }
     std::uint64_t roll(std::uint64_t sides) { return random_() % sides; }
@@ -322,11 +325,13 @@ TEST_CASE("recording: contents and page cache are kept from whoever does not wan
     PageBlock block = block_at(base, {0, PM_PRESENT | 9});
     block.cache = {Cache::absent, Cache::not_asked};
     block.content = {Content::not_read, Content::zero};
+    block.swap_entries = {0, pagemap_swap(1, 77)};
     r.blocks = {{0, block}};
     const auto source = load_one(r.bytes());
     source->read_block(r.mappings[0], r.mappings[0].range, {true, false, ZeroTest::off, 0}, block);
     CHECK(block.cache.empty());
     CHECK(block.content.empty());
+    CHECK(block.swap_entries.empty());
     CHECK(source->gaps().empty());
 }
 

@@ -19,6 +19,11 @@ const std::array features{
     Feature{"cachestat", std::nullopt, "could not be tried", "shmem-swapped", ""},
 };
 
+const std::array checks{
+    SelfCheck{"own-task", true, "tgid 0x7, expected 0x7"},
+    SelfCheck{"direct-map", false, "4096 bytes compared, 12 differ, 0 unreadable"},
+};
+
 HostFacts host() {
     HostFacts facts;
     facts.release = "6.18.0";
@@ -30,7 +35,7 @@ HostFacts host() {
 
 std::string render(ReportOptions options) {
     std::ostringstream out;
-    render_doctor(out, host(), features, options);
+    render_doctor(out, host(), features, checks, options);
     return out.str();
 }
 
@@ -43,6 +48,9 @@ TEST_CASE("report: doctor says yes, no or ?, and what to do about it") {
     CHECK(text.find("?    cachestat") != text.npos);
     CHECK(text.find("remedy: run as root") != text.npos);
     CHECK(text.find("1 of 3 work here") != text.npos);
+    CHECK(text.find("1 of 2 self-checks of the exact lens passed") != text.npos);
+    CHECK(text.find("no  direct-map: 4096 bytes") != text.npos);
+    CHECK(text.find("own-task") == text.npos);
 }
 
 TEST_CASE("report: doctor fits its width") {
@@ -70,4 +78,9 @@ TEST_CASE("report: doctor json keeps the third answer") {
     CHECK(doc["host"]["swaps"][0]["name"] == "/swap\\x0afile");
     CHECK(doc["host"]["swaps"][0]["priority"] == -2);
     CHECK(doc["host"]["frames_visible"].is_null());
+    CHECK(doc["self_checks"].size() == 2);
+    CHECK(doc["self_checks"][0]["name"] == "own-task");
+    CHECK(doc["self_checks"][0]["passed"] == true);
+    CHECK(doc["self_checks"][1]["passed"] == false);
+    CHECK(doc["self_checks"][1]["detail"] == checks[1].detail);
 }

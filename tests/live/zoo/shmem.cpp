@@ -255,6 +255,34 @@ std::vector<Exhibit> private_mapping(Keeper& keeper) {
     return {e};
 }
 
+/// Allocated, and never written to: no data for lseek(2), and memory all the same.
+std::vector<Exhibit> fallocated(Keeper& keeper) {
+    constexpr std::size_t total = 3 * part;
+    const int fd = memfd(keeper, total);
+    const auto at = keeper.map(keeper.place(), bytes_of(total), PROT_READ | PROT_WRITE, MAP_SHARED,
+                               "a memfd", fd);
+    madvise(pointer(at), bytes_of(total), MADV_NOHUGEPAGE);
+    if (!cachestat(fd, 0, 1)) throw Unavailable("no cachestat, which alone shows these pages");
+    if (::fallocate(fd, 0, static_cast<off_t>(bytes_of(part)),
+                    static_cast<off_t>(bytes_of(part))) != 0)
+        throw Unavailable("fallocate of a memfd");
+    fill(at, 1);
+    Exhibit e{.name = "memfd-fallocated",
+              .start = at,
+              .runs = {present(1, "shmem"), in_state(part - 1, "none"), in_state(part, "cached"),
+                       in_state(part, "none")}};
+    e.settle = [=] { touch(at, 1); };
+    e.prove = [=] {
+        expect_none({at + bytes_of(1), total - 1});
+        expect(lseek(fd, static_cast<off_t>(page_size()), SEEK_DATA) < 0, "the file has no data");
+        expect_cache(fd, {1, part - 1}, 0, 0);
+        expect_cache(fd, {part, part}, part, 0);
+        expect_cache(fd, {2 * part, part}, 0, 0);
+    };
+    e.proof = "allocated with fallocate(2); no data for SEEK_DATA, cachestat says cached";
+    return {e};
+}
+
 std::vector<Label> in_memory_labels(const char* present_name, const char* cached_name,
                                     const char* hole_name) {
     return {{present_name, "present/shmem"}, {cached_name, "cached"}, {hole_name, "none"}};
@@ -277,6 +305,7 @@ std::vector<Step> shmem_steps() {
          Need::nothing, shared_anonymous_in_memory},
         {{{"shared-anon-swapped", "shmem-swapped"}}, Need::swap_file, shared_anonymous_in_swap},
         {{{"memfd-read-hole", "present/zero-filled"}}, Need::nothing, read_hole},
+        {{{"memfd-fallocated", "cached"}}, Need::nothing, fallocated},
         {{{"shmem-private", "shmem-swapped"}}, Need::swap_file, private_mapping},
     };
 }
