@@ -119,6 +119,8 @@ struct PageFacts {
     bool zero_page = false;
     Cache cache = Cache::not_asked;
     Content content = Content::not_read;
+    Tri young = Tri::unknown;       ///< the accessed bit of the page-table entry
+    Tri entry_dirty = Tri::unknown; ///< its dirty bit
 };
 
 /// Turns facts into classes for one mapping of one host. Cheap to make; remembers the last answer,

@@ -75,6 +75,13 @@ enum class Content : std::uint8_t {
     refused, ///< could not be read
 };
 
+/// Bits of a page-table entry that hardware sets. Without `known` the others say nothing.
+struct EntryBits {
+    static constexpr std::uint8_t known = 1;
+    static constexpr std::uint8_t young = 2; ///< the accessed bit
+    static constexpr std::uint8_t dirty = 4;
+};
+
 /// Consecutive pages of one mapping, as columns. A column has one element a page; in a uniform
 /// block one element for all pages; and none at all where that source had nothing to say.
 struct PageBlock {
@@ -91,6 +98,8 @@ struct PageBlock {
     /// Of swapped shmem pages, whose page-table entry is none: the swap entry that the page cache
     /// holds in their place, as pagemap would show it; 0: none, or not known.
     std::vector<std::uint64_t> swap_entries;
+    /// What page-table entries of present pages hold beside what pagemap shows, as EntryBits.
+    std::vector<std::uint8_t> entry_bits;
 
     /// Pages that the next read should take; kept by the source between its reads.
     std::size_t appetite = 65536;
@@ -110,6 +119,7 @@ struct PageBlock {
         cache.clear();
         content.clear();
         swap_entries.clear();
+        entry_bits.clear();
     }
 };
 

@@ -144,19 +144,20 @@ Backing decide_page_backing(const KindInput& in) {
 
 Tri tri(bool yes) { return yes ? Tri::yes : Tri::no; }
 
-/// Dirty is about copies: an anonymous page outside the swap cache has none anywhere. Whether a
-/// page-table entry has its dirty bit set is not shown, so a clean-looking page that this process
-/// may write to is unknown.
-Tri decide_dirty(const KindInput& in, const Mapping& mapping) {
+/// Dirty is about copies: an anonymous page outside the swap cache has none anywhere. Elsewhere the
+/// page-table entries decide as well. Where theirs is not shown, a clean-looking page that this
+/// process may write to is unknown; where it is, what other processes' entries say may still be.
+Tri decide_dirty(const KindInput& in, const Mapping& mapping, Tri entry_dirty) {
     if (!in.flags) return Tri::unknown;
     if (has(in, KPF_ZERO_PAGE)) return Tri::no;
-    if (has(in, KPF_DIRTY)) return Tri::yes;
+    if (has(in, KPF_DIRTY) || entry_dirty == Tri::yes) return Tri::yes;
+    const bool alone = (in.entry & PM_MMAP_EXCLUSIVE) != 0;
+    const Tri by_entry = alone ? entry_dirty : Tri::unknown;
     if (has(in, KPF_ANON)) {
-        if (!has(in, KPF_SWAPBACKED)) return Tri::unknown;
-        if (!has(in, KPF_SWAPCACHE)) return Tri::yes;
-        return Tri::unknown;
+        if (!has(in, KPF_SWAPBACKED) || has(in, KPF_SWAPCACHE)) return by_entry;
+        return Tri::yes;
     }
-    return mapping.shared && mapping.writable ? Tri::unknown : Tri::no;
+    return mapping.shared && mapping.writable ? by_entry : Tri::no;
 }
 
 } // namespace
@@ -178,7 +179,8 @@ PageClass Classifier::classify(const PageFacts& page) {
         number | count << 8 | static_cast<std::uint64_t>(page.pmd_mapped) << 24 |
         std::uint64_t{page.zero_page} << 11 | static_cast<std::uint64_t>(page.cache) << 12 |
         static_cast<std::uint64_t>(page.content) << 16 |
-        std::uint64_t{page.flags.has_value()} << 20;
+        std::uint64_t{page.flags.has_value()} << 20 | static_cast<std::uint64_t>(page.young) << 26 |
+        static_cast<std::uint64_t>(page.entry_dirty) << 28;
     const std::array<std::uint64_t, 2> key{(page.entry & ~PM_PFRAME_MASK) | small,
                                            page.flags.value_or(0)};
     if (has_last_ && key == last_key_) return last_;
@@ -211,7 +213,7 @@ PageClass Classifier::decide(const PageFacts& page) const {
         result.folio = decide_folio(in);
         result.backing = decide_page_backing(in);
         decide_attributes(page, result);
-        result.set(Attribute::dirty, decide_dirty(in, *mapping_));
+        result.set(Attribute::dirty, decide_dirty(in, *mapping_, page.entry_dirty));
         return result;
     }
     if (page.entry & PM_SWAP) {
@@ -238,7 +240,7 @@ void Classifier::decide_attributes(const PageFacts& page, PageClass& result) con
     if (!present) return;
     result.set(exclusive, tri((page.entry & PM_MMAP_EXCLUSIVE) != 0));
     // The accessed bit of a page-table entry is shown nowhere in /proc for a single page.
-    result.set(young, Tri::unknown);
+    result.set(young, page.young);
     const auto flag = [&](Attribute attribute, KpfBit bit) {
         result.set(attribute, page.flags ? tri((*page.flags & kpf(bit)) != 0) : Tri::unknown);
     };

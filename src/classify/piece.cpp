@@ -39,6 +39,10 @@ PageFacts PieceBuilder::facts(const PageBlock& block, std::size_t i) const {
     if (!block.map_counts.empty() && block.map_counts[i] != 0) page.map_count = block.map_counts[i];
     if (!block.zero_page.empty()) page.zero_page = block.zero_page[i] != 0;
     if (!block.content.empty()) page.content = block.content[i];
+    if (!block.entry_bits.empty() && (block.entry_bits[i] & EntryBits::known)) {
+        page.young = block.entry_bits[i] & EntryBits::young ? Tri::yes : Tri::no;
+        page.entry_dirty = block.entry_bits[i] & EntryBits::dirty ? Tri::yes : Tri::no;
+    }
     if (!block.pmd_mapped.empty()) {
         page.pmd_mapped = block.pmd_mapped[i] ? Tri::yes : Tri::no;
     } else if (!page.flags) {

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "os/exact_lens.hpp"
 
+#include "pagesift/abi.hpp"
+#include "pagesift/source.hpp"
+
+#include <algorithm>
+
 namespace pagesift::os {
 
 ExactLens::ExactLens(std::unique_ptr<KernelView> view) : origin_(view.get()) {
@@ -58,6 +63,41 @@ LocatedTables locate_empty_tables(const KernelView& view, std::uint64_t top,
             });
     }
     return found;
+}
+
+namespace {
+
+/// Of a page whose pagemap entry is @p known, what the entry behind it says; 0: it is another page.
+std::uint8_t bits_of(const walk::Entry& entry, std::uint64_t frame, std::uint64_t known) {
+    if (entry.kind != walk::EntryKind::present || !(known & abi::PM_PRESENT) ||
+        (known & abi::PM_PFRAME_MASK) != frame)
+        return 0;
+    return static_cast<std::uint8_t>(EntryBits::known | (entry.young ? EntryBits::young : 0) |
+                                     (entry.dirty ? EntryBits::dirty : 0));
+}
+
+} // namespace
+
+void read_entry_bits(const KernelView& view, std::uint64_t top, AddressRange range,
+                     std::span<const std::uint64_t> entries, std::span<std::uint8_t> bits) {
+    const walk::EntryFormat& format = view.kernel().entries;
+    std::fill(bits.begin(), bits.end(), std::uint8_t{0});
+    walk::walk_tables(view.memory(), view.kernel(), top, range, [&](const walk::SlotRun& run) {
+        if (run.entries.empty() && run.state != walk::TableState::huge) return;
+        const std::uint64_t first = (run.range.start - range.start).value >> format.page_shift;
+        const std::uint64_t skipped = (run.range.start - run.slot_start).value >> format.page_shift;
+        const std::uint64_t count = run.range.size().value >> format.page_shift;
+        walk::Entry entry;
+        if (run.entries.empty()) entry = format.decode(format, run.leaf, run.leaf_level);
+        for (std::uint64_t i = 0; i < count; ++i) {
+            std::uint64_t frame = entry.frame + skipped + i;
+            if (!run.entries.empty()) {
+                entry = format.decode(format, run.entries[skipped + i], 1);
+                frame = entry.frame;
+            }
+            bits[first + i] = bits_of(entry, frame, entries[first + i]);
+        }
+    });
 }
 
 } // namespace pagesift::os

@@ -58,4 +58,10 @@ struct LocatedTables {
 LocatedTables locate_empty_tables(const KernelView& view, std::uint64_t top,
                                   std::span<const AddressRange> ranges);
 
+/// Fills @p bits with EntryBits of the pages of @p range, whose pagemap entries are @p entries:
+/// known where an entry still maps the same frame.
+/// @throws Error as KernelMemory::read does
+void read_entry_bits(const KernelView& view, std::uint64_t top, AddressRange range,
+                     std::span<const std::uint64_t> entries, std::span<std::uint8_t> bits);
+
 } // namespace pagesift::os

@@ -83,8 +83,9 @@ void ProcessSource::open_pagemap() {
     auto opened = root_.open(base_ + "/pagemap", O_RDONLY);
     if (!opened.fd) {
         const bool gone = opened.error == ENOENT || opened.error == ESRCH;
-        throw Error{gone ? ErrorKind::gone : ErrorKind::denied, "/" + base_ + "/pagemap",
-                    opened.error, gone ? "" : "needs the target's uid or CAP_SYS_PTRACE"};
+        throw Error{
+            gone ? ErrorKind::gone : ErrorKind::denied, "/" + base_ + "/pagemap", opened.error,
+            gone ? "" : "needs the target's uid, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"};
     }
     pagemap_ = std::move(opened.fd);
 }
@@ -183,6 +184,7 @@ void ProcessSource::read_block(const Mapping& mapping, AddressRange wanted, cons
             add_scan_columns(block);
         else
             add_huge(block);
+        if (exact_) add_entry_bits(block);
     }
     if (want.zero != ZeroTest::off) add_contents(mapping, want, block);
 }
@@ -252,6 +254,17 @@ void ProcessSource::leap(AddressRange wanted, PageBlock& block) const {
     if (block.range.end == wanted.end || !scan_works_) return;
     if (const auto next = next_populated(pagemap_.get(), {block.range.end, wanted.end}))
         block.range.end = *next;
+}
+
+/// What pagemap leaves out of the entries.
+void ProcessSource::add_entry_bits(PageBlock& block) {
+    block.entry_bits.resize(block.entries.size());
+    try {
+        read_entry_bits(*exact_->lease(), top_table_, block.range, block.entries, block.entry_bits);
+    } catch (const Error& error) {
+        block.entry_bits.clear();
+        gaps_.add({"page tables", std::nullopt, error.what(), "", false});
+    }
 }
 
 /// Which pages are mapped by a huge entry; asked only where a folio is large enough.

@@ -38,6 +38,7 @@ private:
     void leap(AddressRange wanted, PageBlock& block) const;
     void add_cache(const Mapping& mapping, PageBlock& block);
     void add_contents(const Mapping& mapping, const Want& want, PageBlock& block);
+    void add_entry_bits(PageBlock& block);
     void add_huge(PageBlock& block) const;
     void add_scan_columns(PageBlock& block) const;
     bool is_same_process() const;

@@ -121,6 +121,7 @@ const std::array<Column, column_count>& column_table() {
         {"cache", 1, append_enum<Cache>, parse_enum<Cache>, false},
         {"content", 1, append_enum<Content>, parse_enum<Content>, false},
         {"swap-entries", 8, append_entry, parse_entry, true},
+        {"entry-bits", 1, append_decimal, parse_decimal<std::uint8_t>, false},
     }};
     return table;
 }

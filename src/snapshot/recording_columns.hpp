@@ -26,7 +26,7 @@ struct Column {
     bool counts_up; ///< runs may step: page-table and swap entries
 };
 
-inline constexpr std::size_t column_count = 9;
+inline constexpr std::size_t column_count = 10;
 using ColumnMask = std::uint16_t;
 
 /// In the order of PageBlock's members.
@@ -43,6 +43,7 @@ template <class Block, class Visit> void for_each_column(Block& block, Visit&& v
     visit(std::size_t{6}, block.cache);
     visit(std::size_t{7}, block.content);
     visit(std::size_t{8}, block.swap_entries);
+    visit(std::size_t{9}, block.entry_bits);
 }
 
 /// Values of consecutive pages: value, value + step, value + 2 * step ...

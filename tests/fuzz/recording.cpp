@@ -49,7 +49,8 @@ void check_block(const PageBlock& block, AddressRange wanted, std::uint64_t page
     const auto fits = [&](const auto& column) { return column.empty() || column.size() == pages; };
     require(fits(block.entries) && fits(block.flags) && fits(block.map_counts) &&
                 fits(block.folio_orders) && fits(block.pmd_mapped) && fits(block.zero_page) &&
-                fits(block.cache) && fits(block.content) && fits(block.swap_entries),
+                fits(block.cache) && fits(block.content) && fits(block.swap_entries) &&
+                fits(block.entry_bits),
             "a column has a value for each page, or none");
 }
 

@@ -15,9 +15,12 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -62,9 +65,26 @@ std::string from_environment(const std::string& name) {
     return value;
 }
 
-[[noreturn]] void become(const std::vector<std::string>& command, bool as_nobody) {
+/// Becomes user nobody, who keeps these capabilities over an exec.
+void become_nobody(std::uint64_t capabilities) {
+    prctl(PR_SET_KEEPCAPS, 1);
+    if (setgroups(0, nullptr) != 0 || setgid(nobody) != 0 || setuid(nobody) != 0) _exit(126);
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3]{};
+    for (unsigned i = 0; i < _LINUX_CAPABILITY_U32S_3; ++i)
+        sets[i].effective = sets[i].permitted = sets[i].inheritable =
+            static_cast<std::uint32_t>(capabilities >> (32 * i));
+    if (syscall(SYS_capset, &header, sets) != 0) _exit(126);
+    for (unsigned long one = 0; one < 64; ++one)
+        if ((capabilities >> one & 1) != 0 &&
+            prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, one, 0, 0) != 0)
+            _exit(126);
+}
+
+[[noreturn]] void become(const std::vector<std::string>& command, bool as_nobody,
+                         std::uint64_t capabilities = 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (as_nobody && (setgid(nobody) != 0 || setuid(nobody) != 0)) _exit(126);
+    if (as_nobody) become_nobody(capabilities);
     std::vector<char*> words;
     for (const auto& word : command) words.push_back(const_cast<char*>(word.c_str()));
     words.push_back(nullptr);
@@ -164,7 +184,7 @@ Outcome run(const std::vector<std::string>& command, const RunOptions& options) 
         replace(open("/dev/null", O_RDONLY), STDIN_FILENO);
         dup2(err[1], STDERR_FILENO);
         set_output(options.output, out[1]);
-        become(command, options.as_nobody);
+        become(command, options.as_nobody, options.capabilities);
     }
     close(out[1]);
     close(err[1]);

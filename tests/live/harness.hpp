@@ -59,6 +59,7 @@ struct RunOptions {
     double seconds = 60; ///< then SIGKILL
     Output output = Output::captured;
     bool as_nobody = false;
+    std::uint64_t capabilities = 0; ///< that nobody has, one bit each (linux/capability.h)
 };
 
 Outcome run(const std::vector<std::string>& command, const RunOptions& options = {});

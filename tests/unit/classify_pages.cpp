@@ -39,6 +39,52 @@ std::uint64_t swap_entry(unsigned type, std::uint64_t offset) {
 
 } // namespace
 
+TEST_CASE("classify: young and dirty follow the entry where it is known") {
+    const std::uint64_t present = PM_PRESENT | frame;
+    const PageFacts unseen{.entry = present, .flags = kpf(KPF_LRU)};
+    Mapping shared = mapping_of(Backing::file);
+    shared.shared = shared.writable = true;
+    const auto attributes = [&](Tri young, Tri dirty, bool alone, std::uint64_t flags) {
+        PageFacts page = unseen;
+        page.entry |= alone ? PM_MMAP_EXCLUSIVE : 0;
+        page.flags = flags;
+        page.young = young;
+        page.entry_dirty = dirty;
+        const PageClass cls = Classifier{root_host(), shared}.classify(page);
+        return std::pair{cls.attribute(Attribute::young), cls.attribute(Attribute::dirty)};
+    };
+    using enum Tri;
+    CHECK(attributes(unknown, unknown, true, kpf(KPF_LRU)) == std::pair{unknown, unknown});
+    CHECK(attributes(yes, yes, false, kpf(KPF_LRU)) == std::pair{yes, yes});
+    CHECK(attributes(no, no, true, kpf(KPF_LRU)) == std::pair{no, no});
+    // Another process' entry may be dirty.
+    CHECK(attributes(no, no, false, kpf(KPF_LRU)) == std::pair{no, unknown});
+    CHECK(attributes(no, no, true, kpf(KPF_DIRTY)) == std::pair{no, yes});
+    // An anonymous page without a copy in swap is dirty whatever its entry says.
+    const std::uint64_t anon = kpf(KPF_ANON) | kpf(KPF_SWAPBACKED);
+    CHECK(attributes(no, no, true, anon) == std::pair{no, yes});
+    CHECK(attributes(no, no, true, anon | kpf(KPF_SWAPCACHE)) == std::pair{no, no});
+    CHECK(attributes(no, yes, true, anon | kpf(KPF_SWAPCACHE)) == std::pair{no, yes});
+    CHECK(attributes(no, no, true, kpf(KPF_ANON)) == std::pair{no, no});
+}
+
+TEST_CASE("classify: neighbours that differ in an entry's bits alone are told apart") {
+    const Mapping mapping = mapping_of(Backing::anon);
+    const HostFacts host = root_host();
+    Classifier classifier{host, mapping};
+    PageFacts page{.entry = PM_PRESENT | frame,
+                   .flags = kpf(KPF_ANON) | kpf(KPF_SWAPCACHE) | kpf(KPF_SWAPBACKED)};
+    page.entry |= PM_MMAP_EXCLUSIVE;
+    for (const Tri young : {Tri::no, Tri::yes, Tri::unknown, Tri::no})
+        for (const Tri dirty : {Tri::no, Tri::yes, Tri::unknown}) {
+            page.young = young;
+            page.entry_dirty = dirty;
+            const PageClass cls = classifier.classify(page);
+            CHECK(cls.attribute(Attribute::young) == young);
+            CHECK(cls.attribute(Attribute::dirty) == dirty);
+        }
+}
+
 TEST_CASE("classify: an untouched anonymous page is none, with or without soft-dirty") {
     CHECK(classify({.entry = 0}).state == State::none);
     CHECK(classify({.entry = PM_SOFT_DIRTY}).state == State::none);

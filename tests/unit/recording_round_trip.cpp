@@ -35,6 +35,7 @@ public:
         if (roll(4) == 0) b.zero_page = column<std::uint8_t>(pages, [&] { return roll(2); });
         if (roll(2) != 0) b.cache = column<Cache>(pages, [&] { return roll(5); });
         if (roll(2) != 0) b.content = column<Content>(pages, [&] { return roll(5); });
+        if (roll(2) != 0) b.entry_bits = column<std::uint8_t>(pages, [&] { return roll(8); });
         if (roll(2) != 0)
             b.swap_entries = column<std::uint64_t>(
                 pages, [&] { return roll(2) != 0 ? pagemap_swap(3, roll(1 << 20)) : 0; }, true);
