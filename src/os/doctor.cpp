@@ -30,6 +30,7 @@ public:
         page_cache();
         meaning();
         tables();
+        advice();
         settings();
         return std::move(features_);
     }
@@ -119,6 +120,40 @@ private:
         add("pt-reclaim", own([&] { return probe_pt_reclaim(*host_).value_or(false); }),
             "MADV_DONTNEED of a whole slot frees its empty table", "giving empty page tables back",
             "Linux 6.14 or newer with CONFIG_PT_RECLAIM");
+    }
+
+    void advice() {
+        add("guard-regions", own([] { return probe_advice(abi::advice::guard_install); }),
+            "MADV_GUARD_INSTALL", "programs may have guard markers", "Linux 6.13 or newer");
+        struct Advice {
+            const char* name;
+            int value;
+            const char* detail;
+            const char* unlocks;
+            const char* remedy;
+        };
+        static constexpr Advice all[] = {
+            {"advice-cold", abi::advice::cold, "process_madvise(MADV_COLD)",
+             "telling the kernel which pages of another process to take first",
+             "Linux 5.10 or newer; CAP_SYS_NICE, and the right to trace the process"},
+            {"advice-pageout", abi::advice::pageout, "process_madvise(MADV_PAGEOUT)",
+             "paging out cold pages of another process",
+             "Linux 5.10 or newer; CAP_SYS_NICE, and the right to trace the process"},
+            {"advice-willneed", abi::advice::willneed, "process_madvise(MADV_WILLNEED)",
+             "reading swapped pages of another process in",
+             "Linux 5.13 or newer; CAP_SYS_NICE, and the right to trace the process"},
+            {"advice-collapse", abi::advice::collapse, "process_madvise(MADV_COLLAPSE)",
+             "huge pages for ranges of another process", "Linux 6.1 or newer"},
+        };
+        static constexpr std::uint64_t largest_slot = std::uint64_t{64} << 20;
+        for (const Advice& one : all) {
+            const bool huge = one.value == abi::advice::collapse;
+            const std::uint64_t bytes = huge ? host_->slot_bytes() : host_->page_size;
+            const auto taken = own([&] {
+                return bytes > largest_slot ? std::nullopt : probe_remote_advice(one.value, bytes);
+            });
+            add(one.name, taken, one.detail, one.unlocks, one.remedy);
+        }
     }
 
     void settings() {
