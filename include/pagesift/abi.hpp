@@ -163,6 +163,16 @@ struct cachestat {
     std::uint64_t nr_recently_evicted;
 };
 
+// madvise(2): include/uapi/asm-generic/mman-common.h, the same on x86_64 and aarch64. In words of
+// our own, because the kernel's are macros.
+namespace advice {
+inline constexpr int willneed = 3;
+inline constexpr int cold = 20;           // 5.4
+inline constexpr int pageout = 21;        // 5.4
+inline constexpr int collapse = 25;       // 6.1
+inline constexpr int guard_install = 102; // 6.13
+} // namespace advice
+
 // include/uapi/linux/magic.h
 inline constexpr std::uint64_t TMPFS_MAGIC = 0x01021994;
 inline constexpr std::uint64_t HUGETLBFS_MAGIC = 0x958458f6;

@@ -51,7 +51,8 @@ enum class Kind : std::uint8_t {
     not_present, ///< the page is not present, so it has no kind
 };
 
-enum class Marker : std::uint8_t { no_marker, uffd_wp, guard, poison, other };
+/// What an entry that is neither present, none nor swap says beside its state.
+enum class Marker : std::uint8_t { no_marker, uffd_wp, guard, poison, hwpoison, other };
 
 enum class Tri : std::uint8_t { no, yes, unknown };
 
@@ -81,7 +82,7 @@ struct Word {
 inline constexpr std::size_t state_count = 9;
 inline constexpr std::size_t kind_count = 12; ///< without not_present
 inline constexpr std::size_t attribute_count = 12;
-inline constexpr std::size_t marker_count = 5;
+inline constexpr std::size_t marker_count = 6;
 
 std::span<const Word, state_count> state_table();
 std::span<const Word, kind_count> kind_table();

@@ -63,6 +63,9 @@ static_assert(system_CAP_SYS_PTRACE == CAP_SYS_PTRACE);
 static_assert(system_CAP_SYS_ADMIN == CAP_SYS_ADMIN);
 static_assert(system_CAP_CHECKPOINT_RESTORE == CAP_CHECKPOINT_RESTORE);
 
+static_assert(advice::willneed == MADV_WILLNEED && advice::cold == MADV_COLD &&
+              advice::pageout == MADV_PAGEOUT);
+
 static_assert(sizeof(pm_scan_arg) == 96 && PAGEMAP_SCAN == _IOWR('f', 16, pm_scan_arg));
 static_assert(sizeof(procmap_query) == 104 && PROCMAP_QUERY == _IOWR('f', 17, procmap_query));
 static_assert(offsetof(procmap_query, vma_name_addr) == 88);

@@ -17,7 +17,8 @@ struct SwapAnswer {
 
 /// include/linux/swap.h: type 31 is the marker type, 0-22 are always swap areas; between them lie
 /// migration, device and hwpoison types, or swap areas where a configuration lacks those.
-SwapAnswer decide_swap(std::uint64_t entry, bool frames_visible, bool file_bit_allowed) {
+SwapAnswer decide_swap(const PageFacts& page, bool frames_visible) {
+    const std::uint64_t entry = page.entry;
     if (entry & PM_GUARD_REGION) return {State::marker, Marker::guard};
     if (!frames_visible) {
         // The type is hidden. Bit 57 alone may be a marker or a protected page in swap.
@@ -31,9 +32,12 @@ SwapAnswer decide_swap(std::uint64_t entry, bool frames_visible, bool file_bit_a
         if (offset & PTE_MARKER_UFFD_WP) return {State::marker, Marker::uffd_wp};
         return {State::marker, Marker::other};
     }
-    // Only migration entries carry bit 61, and a swap area never does.
-    if (type >= FIRST_SPECIAL_SWAP_TYPE || ((entry & PM_FILE) && !file_bit_allowed))
-        return {State::migrating, Marker::no_marker};
+    // Only entries that point to a frame carry bit 61, and a swap area never does. Which type is
+    // which differs from kernel to kernel; the frame's own flag tells a broken one.
+    if (type >= FIRST_SPECIAL_SWAP_TYPE || (entry & PM_FILE)) {
+        const bool broken = page.flags && (*page.flags & kpf(KPF_HWPOISON));
+        return {State::migrating, broken ? Marker::hwpoison : Marker::no_marker};
+    }
     return {State::swapped, Marker::no_marker};
 }
 
@@ -218,7 +222,7 @@ PageClass Classifier::decide(const PageFacts& page) const {
     }
     if (page.entry & PM_SWAP) {
         const bool visible = host_->frames_visible.value_or((page.entry & PM_PFRAME_MASK) != 0);
-        const SwapAnswer answer = decide_swap(page.entry, visible, false);
+        const SwapAnswer answer = decide_swap(page, visible);
         result.state = answer.state;
         result.marker = answer.marker;
         result.backing = Backing::anon;

@@ -32,10 +32,10 @@ PageFacts PieceBuilder::facts(const PageBlock& block, std::size_t i) const {
     PageFacts page;
     page.entry = block.entries[i];
     if (!block.cache.empty()) page.cache = block.cache[i];
-    if (!(page.entry & PM_PRESENT)) return page;
     // Frame 0 is never a user's page: it stands for a number that was hidden.
     const bool framed = (page.entry & PM_PFRAME_MASK) != 0;
     if (!block.flags.empty() && framed && block.flags[i] != 0) page.flags = block.flags[i];
+    if (!(page.entry & PM_PRESENT)) return page;
     if (!block.map_counts.empty() && block.map_counts[i] != 0) page.map_count = block.map_counts[i];
     if (!block.zero_page.empty()) page.zero_page = block.zero_page[i] != 0;
     if (!block.content.empty()) page.content = block.content[i];

@@ -61,7 +61,8 @@ std::span<const Word, marker_count> marker_table() {
         {"", "", "no marker"},
         {"uffd-wp", "uffd_wp", "userfaultfd write protection of a page that is not there"},
         {"guard", "guard", "guard region (MADV_GUARD_INSTALL)"},
-        {"poison", "poison", "access gives SIGBUS (UFFDIO_POISON, or lost memory)"},
+        {"poison", "poison", "access gives SIGBUS (UFFDIO_POISON, or lost in swap)"},
+        {"hwpoison", "hwpoison", "its page frame is broken; access gives SIGBUS"},
         {"other", "other", "a marker of a newer kernel"},
     }};
     return words;

@@ -32,6 +32,7 @@ public:
         meaning();
         tables();
         exact_lens();
+        advice();
         settings();
         return {std::move(features_), std::move(self_checks_)};
     }
@@ -126,8 +127,7 @@ private:
     void exact_lens() {
         static constexpr const char* name = "exact-lens";
         static constexpr const char* unlocks =
-            "where empty page tables are, swap offsets of shared memory, accessed bits of single "
-            "pages; --zero without a trace";
+            "where empty page tables are, swap offsets of shared memory; --zero without a trace";
         if (!root_.live()) return add(name, {}, "", unlocks);
         auto result = open_kernel_view(options_.without);
         for (auto& check : result.checks)
@@ -144,6 +144,40 @@ private:
         if (!result.remedy.empty()) return result.remedy;
         return "CAP_BPF and CAP_PERFMON, with CAP_SYS_ADMIN for frames; a kernel with BTF; no "
                "lockdown=confidentiality";
+    }
+
+    void advice() {
+        add("guard-regions", own([] { return probe_advice(abi::advice::guard_install); }),
+            "MADV_GUARD_INSTALL", "programs may have guard markers", "Linux 6.13 or newer");
+        struct Advice {
+            const char* name;
+            int value;
+            const char* detail;
+            const char* unlocks;
+            const char* remedy;
+        };
+        static constexpr Advice all[] = {
+            {"advice-cold", abi::advice::cold, "process_madvise(MADV_COLD)",
+             "telling the kernel which pages of another process to take first",
+             "Linux 5.10 or newer; CAP_SYS_NICE, and the right to trace the process"},
+            {"advice-pageout", abi::advice::pageout, "process_madvise(MADV_PAGEOUT)",
+             "paging out cold pages of another process",
+             "Linux 5.10 or newer; CAP_SYS_NICE, and the right to trace the process"},
+            {"advice-willneed", abi::advice::willneed, "process_madvise(MADV_WILLNEED)",
+             "reading swapped pages of another process in",
+             "Linux 5.13 or newer; CAP_SYS_NICE, and the right to trace the process"},
+            {"advice-collapse", abi::advice::collapse, "process_madvise(MADV_COLLAPSE)",
+             "huge pages for ranges of another process", "Linux 6.1 or newer"},
+        };
+        static constexpr std::uint64_t largest_slot = std::uint64_t{64} << 20;
+        for (const Advice& one : all) {
+            const bool huge = one.value == abi::advice::collapse;
+            const std::uint64_t bytes = huge ? host_->slot_bytes() : host_->page_size;
+            const auto taken = own([&] {
+                return bytes > largest_slot ? std::nullopt : probe_remote_advice(one.value, bytes);
+            });
+            add(one.name, taken, one.detail, one.unlocks, one.remedy);
+        }
     }
 
     void settings() {

@@ -17,15 +17,23 @@ constexpr std::uint32_t longest_run = 4096;
 constexpr std::uint64_t most_frames = 8192;
 // A skipped frame costs about a third of a system call, so small gaps are read over.
 constexpr std::uint64_t widest_gap = 4;
+
+/// The page frame that an entry points to; 0: none, or hidden. Entries of migrating and of broken
+/// pages look like swap, with the frame in the place of the offset.
+std::uint64_t frame_of(std::uint64_t entry) {
+    if (entry & PM_PRESENT) return entry & PM_PFRAME_MASK;
+    const unsigned type = swap_type(entry);
+    const bool special = (entry & PM_SWAP) && type >= FIRST_SPECIAL_SWAP_TYPE &&
+                         type != SWP_PTE_MARKER && (entry & PM_GUARD_REGION) == 0;
+    return special ? swap_offset(entry) : 0;
+}
 } // namespace
 
 std::vector<FrameRun> sorted_frame_runs(std::span<const std::uint64_t> entries) {
     std::vector<FrameRun> runs;
     bool sorted = true;
     for (std::uint32_t i = 0; i < entries.size(); ++i) {
-        const std::uint64_t entry = entries[i];
-        if (!(entry & PM_PRESENT)) continue;
-        const std::uint64_t pfn = entry & PM_PFRAME_MASK;
+        const std::uint64_t pfn = frame_of(entries[i]);
         if (pfn == 0) continue;
         if (!runs.empty()) {
             FrameRun& last = runs.back();

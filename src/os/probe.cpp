@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -168,6 +169,42 @@ std::optional<bool> probe_pt_reclaim(const HostFacts& host) {
     const auto after = own_table_bytes();
     if (!before || !after) return {};
     return *before >= *after + slots / 2 * host.page_size;
+}
+
+bool probe_advice(int advice) {
+    const Scratch page{own_page_size(), own_page_size()};
+    page.data()[0] = 1;
+    return ::madvise(page.data(), own_page_size(), advice) == 0;
+}
+
+std::optional<bool> probe_remote_advice(int advice, std::size_t bytes) {
+    using Huge = Scratch::Huge;
+    const Scratch memory{bytes, bytes, bytes > own_page_size() ? Huge::if_possible : Huge::never};
+    memory.data()[0] = 1;
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return {};
+    const Fd reading{ends[0]};
+    Fd writing{ends[1]};
+    const pid_t child = ::fork();
+    if (child < 0) return {};
+    if (child == 0) { // a copy of this process that does nothing but wait for its parent
+        ::close(ends[1]);
+        char byte = 0;
+        while (::read(ends[0], &byte, 1) < 0 && errno == EINTR) {
+        }
+        ::_exit(0);
+    }
+    const Fd process{static_cast<int>(::syscall(SYS_pidfd_open, child, 0u))};
+    const iovec range{memory.data(), bytes};
+    const long done =
+        process ? ::syscall(SYS_process_madvise, process.get(), &range, 1ul, advice, 0u) : -1;
+    const int error = errno;
+    writing = Fd{};
+    while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    if (done == static_cast<long>(bytes)) return true;
+    if (done < 0 && (error == EINVAL || error == ENOSYS || error == EPERM)) return false;
+    return {};
 }
 
 namespace {

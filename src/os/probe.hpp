@@ -42,6 +42,13 @@ bool probe_procmap_query();
 std::optional<bool> probe_located_tables(const HostFacts& host);
 /// Does MADV_DONTNEED free an empty page table (CONFIG_PT_RECLAIM)? By VmPTE of this process.
 std::optional<bool> probe_pt_reclaim(const HostFacts& host);
+/// Does madvise(2) know @p advice? Tried on a page of our own, which nobody needs.
+bool probe_advice(int advice);
+/// Does process_madvise(2) take @p advice for another process? Tried on a child that waits, because
+/// newer kernels take any advice for the caller itself; on one page, or on a whole slot (for advice
+/// on huge pages). Empty: refused for a reason that is not the advice, such as no huge page to be
+/// had.
+std::optional<bool> probe_remote_advice(int advice, std::size_t bytes);
 unsigned probe_counted_levels(std::uint64_t page_size);
 
 } // namespace pagesift::os

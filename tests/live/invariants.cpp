@@ -40,8 +40,11 @@ void check_sums(const json& holder, std::uint64_t size, const json& place, Broke
     broken.expect(sum(holder["states"]) == size, place, "states add up to the size");
     broken.expect(sum(holder["kinds"]) == holder["states"]["present_bytes"], place,
                   "kinds add up to what is present");
-    broken.expect(sum(holder["markers"]) == holder["states"]["marker_bytes"], place,
+    const auto broken_frames = holder["markers"]["hwpoison_bytes"].get<std::uint64_t>();
+    broken.expect(sum(holder["markers"]) - broken_frames == holder["states"]["marker_bytes"], place,
                   "markers add up to the state marker");
+    broken.expect(broken_frames <= holder["states"]["migrating_bytes"], place,
+                  "entries of broken frames count as migrating");
 }
 
 void check_mappings(const json& process, Broken& broken) {
@@ -90,8 +93,9 @@ void check_ranges(const json& process, Broken& broken) {
                       place, "a range lies in a mapping");
         broken.expect((range["state"] == "present") != range["kind"].is_null(), place,
                       "what is present has a kind, and nothing else has");
-        broken.expect((range["state"] == "marker") != range["marker"].is_null(), place,
-                      "a marker is named, and nothing else is");
+        const bool may_be_named = range["state"] == "migrating" && range["marker"] == "hwpoison";
+        broken.expect(may_be_named || (range["state"] == "marker") != range["marker"].is_null(),
+                      place, "a marker is named, and nothing else is");
         last_end = end;
         size += end - start;
         if (mapping == process["mappings"].end()) break;

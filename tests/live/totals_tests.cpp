@@ -98,7 +98,10 @@ TEST_CASE("zoo: the pages of a look, counted, are those of smaps_rollup") {
     for (const auto& page : seen["pages"]) {
         while (address((*mapping)["end"]) <= address(page["address"])) ++mapping;
         const auto kind = field(page, "kind");
-        const bool present = page["state"] == "present" && kind != "zero-page" && kind != "special";
+        // The kernel counts a frame that is being moved, or is broken, as still there.
+        const bool present =
+            page["state"] == "migrating" ||
+            (page["state"] == "present" && kind != "zero-page" && kind != "special");
         if ((*mapping)["backing"] == "hugetlb")
             hugetlb += present ? page_size : 0;
         else

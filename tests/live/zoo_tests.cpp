@@ -83,6 +83,8 @@ constexpr const char* promised[] = {
     "uffd-wp-swapped",
     "poison",
     "uffd-missing",
+    "hwpoison",
+    "high-address",
     "marker-only-table",
     "empty-table",
     "empty-table-spanning",
@@ -258,9 +260,9 @@ std::set<std::string> cells_of(const json& description) {
         for (const auto& run : exhibit["runs"]) {
             const std::string state = run["state"];
             cells.insert(state);
-            for (const char* detail : {"kind", "marker"})
-                if (!run[detail].is_null())
-                    cells.insert(state + "/" + run[detail].get<std::string>());
+            if (!run["kind"].is_null()) cells.insert(state + "/" + run["kind"].get<std::string>());
+            if (!run["marker"].is_null())
+                cells.insert("marker/" + run["marker"].get<std::string>());
         }
     }
     for (const auto& missing : description["absent"])

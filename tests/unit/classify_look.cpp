@@ -164,6 +164,54 @@ TEST_CASE("look: huge pages smaller than a slot stand in an ordinary table, larg
     }
 }
 
+TEST_CASE("look: where huge entries are not shown, smaps says how many tables they spare") {
+    MadeUpSource source;
+    source.huge_shown = false;
+    Mapping& shared = source.map(0x40000000, 0x40000000 + 2 * slot, Backing::shmem);
+    const std::uint64_t large = kpf(KPF_SWAPBACKED) | kpf(KPF_THP) | kpf(KPF_COMPOUND_TAIL);
+    for (std::uint64_t i = 0; i < 2 * slot / page; ++i)
+        source.pages[0x40000000 + i * page] = {
+            .entry = PM_PRESENT | PM_FILE | (512 + i), .flags = large, .map_count = 2, .order = 9};
+    source.text.status = status_with_tables(5);
+
+    SUBCASE("without smaps the number of empty tables is not known, and there is a reason") {
+        const Census census = look(source, {});
+        CHECK(census.tables.uncertain_tables == 2);
+        CHECK_FALSE(census.tables.empty_tables.has_value());
+        CHECK(std::any_of(census.gaps.begin(), census.gaps.end(),
+                          [](const Gap& gap) { return gap.source == "page tables"; }));
+    }
+    SUBCASE("with smaps it is") {
+        for (const std::uint64_t huge : {std::uint64_t{0}, slot, 2 * slot}) {
+            SmapsFacts smaps;
+            smaps.shared_huge_bytes = huge;
+            shared.smaps = std::make_shared<const SmapsFacts>(smaps);
+            const Census census = look(source, {});
+            CHECK(census.tables.uncertain_tables == 0);
+            // Five tables; two of the upper levels, and one for each slot without a huge entry.
+            CHECK(census.tables.empty_tables == 5 - 2 - (2 - huge / slot));
+        }
+    }
+}
+
+TEST_CASE("look: what smaps says of all mappings is summed, or not known") {
+    MadeUpSource source;
+    for (const std::uint64_t start : {0x40000000ull, 0x50000000ull}) {
+        SmapsFacts smaps;
+        smaps.ksm_bytes = start == 0x40000000 ? 0 : 8192;
+        smaps.swap_bytes = 4096;
+        source.map(start, start + 4 * page).smaps = std::make_shared<const SmapsFacts>(smaps);
+    }
+    CHECK(look(source, {}).smaps.ksm_bytes == 8192u);
+    CHECK(look(source, {}).smaps.swap_bytes == 8192u);
+    CHECK_FALSE(look(source, {}).smaps.anon_huge_bytes.has_value());
+    LookOptions part;
+    part.only = {{Address{0x40000000}, Address{0x40000000 + page}}};
+    CHECK_FALSE(look(source, part).smaps.ksm_bytes.has_value());
+    source.map(0x60000000, 0x60000000 + page);
+    CHECK_FALSE(look(source, {}).smaps.ksm_bytes.has_value());
+}
+
 TEST_CASE("look: where nothing locates tables their number is known and their place is not") {
     MadeUpSource source;
     source.map(0x40000000, 0x40000000 + slot);

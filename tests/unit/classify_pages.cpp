@@ -135,6 +135,24 @@ TEST_CASE("classify: with hidden frames a swap-like entry is unknown, a guard is
           Marker::guard);
 }
 
+TEST_CASE(
+    "classify: entries of special types are told from swap, and broken frames by their flag") {
+    for (const unsigned type :
+         {24u, 27u, 29u, 30u}) { // hwpoison on some kernels, migration on others
+        PageFacts page{.entry = swap_entry(type, frame)};
+        CHECK(classify(page).state == State::migrating);
+        CHECK(classify(page).marker == Marker::no_marker);
+        page.flags = anon_flags;
+        CHECK(classify(page).marker == Marker::no_marker);
+        page.flags = kpf(KPF_HWPOISON);
+        CHECK(classify(page).state == State::migrating);
+        CHECK(classify(page).marker == Marker::hwpoison);
+    }
+    const PageFacts swapped{.entry = swap_entry(22, frame), .flags = kpf(KPF_HWPOISON)};
+    CHECK(classify(swapped).state == State::swapped);
+    CHECK(classify(swapped).marker == Marker::no_marker);
+}
+
 TEST_CASE("classify: the zero page is a kind of its own, small and huge") {
     const std::uint64_t flags = kpf(KPF_ZERO_PAGE) | kpf(KPF_RESERVED);
     const auto small = classify({.entry = PM_PRESENT | frame, .flags = flags, .map_count = 0});

@@ -30,6 +30,7 @@ public:
     std::optional<std::vector<AddressRange>> tables;
     std::vector<Gap> known_gaps;
     bool flags_readable = true;
+    bool huge_shown = true; ///< PAGEMAP_SCAN tells which entries are huge
     /// Called before each block; may throw, or return false for "the target is gone".
     std::function<bool(AddressRange)> before_block;
 
@@ -86,7 +87,7 @@ public:
             if (flags_readable) block.flags.push_back(page->second.flags);
             block.map_counts.push_back(page->second.map_count);
             block.folio_orders.push_back(page->second.order);
-            block.pmd_mapped.push_back(page->second.pmd_mapped);
+            if (huge_shown) block.pmd_mapped.push_back(page->second.pmd_mapped);
             block.cache.push_back(page->second.cache);
             block.content.push_back(page->second.content);
             block.swap_entries.push_back(page->second.swap_entry);

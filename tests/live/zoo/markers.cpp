@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 // PTE markers: guard regions, userfaultfd write protection, poison; and the pages around them that
 // are no markers although they wear the same bits.
+#include <bit>
 #include <cerrno>
+#include <csignal>
+#include <cstdlib>
 #include <cstring>
 
 #include <fcntl.h>
@@ -198,6 +201,49 @@ std::vector<Exhibit> missing_mode(Keeper& keeper) {
     return {e};
 }
 
+/// A page frame declared broken. It is lost to the machine until the next start, so this is done
+/// only where somebody allows it: in a guest.
+std::vector<Exhibit> broken(Keeper& keeper) {
+    if (std::getenv("PAGESIFT_ZOO_MAY_BREAK_MEMORY") == nullptr)
+        throw Unavailable("a broken page frame stays broken until the machine restarts");
+    constexpr std::size_t count = 4;
+    const auto at = keeper.anonymous(count);
+    fill(at, count);
+    std::signal(SIGBUS, [](int) {}); // the kernel reports that data were lost; ignored, it kills
+    advise(at + bytes_of(1), 1, MADV_HWPOISON, "MADV_HWPOISON");
+    Exhibit e{.name = "hwpoison",
+              .start = at,
+              .runs = {present(1, "anon"), in_state(1, "migrating"), present(2, "anon")}};
+    e.runs[1].marker = "hwpoison";
+    e.prove = [=] {
+        const auto entry = entries({at + bytes_of(1), 1}).front();
+        expect(swap_like(entry) && swap_type(entry) >= 23 && !marker(entry),
+               "an entry of a special type stands in the page's place");
+        expect(has(kpageflags(swap_offset(entry)), kpf_hwpoison), "its frame has KPF_HWPOISON");
+    };
+    e.proof = "MADV_HWPOISON; an entry of a special swap type, whose frame has KPF_HWPOISON";
+    return {e};
+}
+
+/// Where five levels of tables or 52 bits of address give room beyond what programs get unasked.
+std::vector<Exhibit> high_address(Keeper& keeper) {
+    const int on_the_stack = 0; // which ends where programs' addresses do
+    const auto bits = std::bit_width(reinterpret_cast<std::uint64_t>(&on_the_stack));
+    const auto at = std::uint64_t{1} << bits;
+    keeper.map(at, bytes_of(4), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+               "no addresses beyond those of every program");
+    advise(at, 4, MADV_NOHUGEPAGE, "MADV_NOHUGEPAGE");
+    fill(at, 2);
+    Exhibit e{
+        .name = "high-address", .start = at, .runs = {present(2, "anon"), in_state(2, "none")}};
+    e.prove = [=] {
+        expect_flags({at, 2}, {kpf_anon}, {kpf_zero_page, kpf_thp});
+        expect_none({at + bytes_of(2), 2});
+    };
+    e.proof = "mapped at the first address beyond the stack's range; KPF_ANON";
+    return {e};
+}
+
 } // namespace
 
 std::vector<Step> marker_steps() {
@@ -212,6 +258,8 @@ std::vector<Step> marker_steps() {
         {{{"uffd-wp-marker-on-shmem", "marker/uffd-wp"}}, Need::nothing, write_protected_shmem},
         {{{"poison", "marker/poison"}}, Need::nothing, poison},
         {{{"uffd-missing", "present/anon"}}, Need::nothing, missing_mode},
+        {{{"hwpoison", "marker/hwpoison"}}, Need::nothing, broken},
+        {{{"high-address", "present/anon"}}, Need::nothing, high_address},
     };
 }
 

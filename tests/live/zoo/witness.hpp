@@ -58,6 +58,7 @@ enum KpfBit : unsigned {
     kpf_compound_tail = 16,
     kpf_huge = 17,
     kpf_unevictable = 18,
+    kpf_hwpoison = 19,
     kpf_ksm = 21,
     kpf_thp = 22,
     kpf_zero_page = 24,
