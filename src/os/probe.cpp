@@ -47,6 +47,20 @@ std::optional<std::uint64_t> own_entry(Address address) {
     return entry;
 }
 
+/// kpageflags of the frame behind an own page; empty where it is not shown.
+std::optional<std::uint64_t> own_flags(Address address) {
+    const Fd flags_file = open_own("proc/kpageflags");
+    const std::uint64_t pfn = own_entry(address).value_or(0) & abi::PM_PFRAME_MASK;
+    std::uint64_t flags = 0;
+    if (!flags_file || pfn == 0 || read_words(flags_file.get(), pfn, {&flags, 1}) != 1) return {};
+    return flags;
+}
+
+void reap(pid_t child) {
+    while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+    }
+}
+
 } // namespace
 
 bool host_has_cachestat() {
@@ -73,38 +87,27 @@ std::optional<bool> probe_frames_visible() {
 }
 
 std::optional<bool> probe_ksm_flag() {
-    const Fd flags_file = open_own("proc/kpageflags");
-    if (!flags_file) return {};
     const Scratch page{own_page_size(), own_page_size()};
     page.data()[0] = 1;
-    const auto entry = own_entry(page.address());
-    const std::uint64_t pfn = entry ? *entry & abi::PM_PFRAME_MASK : 0;
-    std::uint64_t flags = 0;
-    if (pfn == 0 || read_words(flags_file.get(), pfn, {&flags, 1}) != 1) return {};
-    return (flags & abi::kpf(abi::KPF_KSM)) == 0;
+    const auto flags = own_flags(page.address());
+    if (!flags) return {};
+    return (*flags & abi::kpf(abi::KPF_KSM)) == 0;
 }
 
 bool probe_exclusive_flag() {
     static const bool shown = [] {
-        const Fd flags_file = open_own("proc/kpageflags");
-        const Fd pagemap = open_own("proc/self/pagemap");
-        const auto page_size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-        const Scratch page{page_size, page_size};
+        const Scratch page{own_page_size(), own_page_size()};
         page.data()[0] = 1;
         const auto exclusive = [&] {
-            std::uint64_t entry = 0, flags = 0;
-            return read_words(pagemap.get(), page.address().value / page_size, {&entry, 1}) == 1 &&
-                   read_words(flags_file.get(), entry & abi::PM_PFRAME_MASK, {&flags, 1}) == 1 &&
-                   (flags & abi::kpf(abi::KPF_OWNER_2)) != 0;
+            return (own_flags(page.address()).value_or(0) & abi::kpf(abi::KPF_OWNER_2)) != 0;
         };
-        if (!flags_file || !pagemap || !exclusive()) return false;
+        if (!exclusive()) return false;
         // A child that shares the page takes the flag away, and does nothing else.
         const pid_t child = ::fork();
         if (child < 0) return false;
         if (child == 0) ::_exit(0);
         const bool still = exclusive();
-        while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
-        }
+        reap(child);
         return !still;
     }();
     return shown;
@@ -200,8 +203,7 @@ std::optional<bool> probe_remote_advice(int advice, std::size_t bytes) {
         process ? ::syscall(SYS_process_madvise, process.get(), &range, 1ul, advice, 0u) : -1;
     const int error = errno;
     writing = Fd{};
-    while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
-    }
+    reap(child);
     if (done == static_cast<long>(bytes)) return true;
     if (done < 0 && (error == EINVAL || error == ENOSYS || error == EPERM)) return false;
     return {};

@@ -221,7 +221,11 @@ void ProcessSource::add_contents(const Mapping& mapping, const Want& want, PageB
         return;
     }
     const procfs::VmFlags& flags = mapping.smaps->vm_flags;
-    if (flags.has(VmFlag::io)) return; // nobody may read these (mm/gup.c:check_vma_flags)
+    if (flags.has(VmFlag::io)) { // nobody may read these (mm/gup.c:check_vma_flags)
+        gaps_.add(
+            {"contents", mapping.range, "memory of a device or of the kernel (VM_IO)", "", false});
+        return;
+    }
     if (!exact_ && (flags.has(VmFlag::uffd_missing) || flags.has(VmFlag::uffd_minor))) {
         gaps_.add({"contents", mapping.range,
                    "registered with userfaultfd: a read could wait for its monitor for ever", "",

@@ -10,7 +10,6 @@
 #include "os/page_cache.hpp"
 #include "pagesift/os.hpp"
 
-#include <atomic>
 #include <optional>
 
 namespace pagesift::os {
@@ -57,7 +56,7 @@ private:
     FrameReader frames_;
     std::optional<PageCache> cache_;
     std::optional<ContentReader> contents_;
-    std::atomic<bool> scan_works_;
+    bool scan_works_;
 };
 
 } // namespace pagesift::os

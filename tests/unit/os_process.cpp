@@ -29,11 +29,13 @@ std::string line_of_maps(std::uint64_t first, std::uint64_t end, const std::stri
 
 std::string one_mapping() { return line_of_maps(0, 16, "[heap]"); }
 
-Census look_at(const FakeRoot& root, unsigned pid = 42) {
+Census look_at(const FakeRoot& root, unsigned pid = 42, ZeroTest zero = ZeroTest::off) {
     os::OpenOptions options;
     options.root = root.path();
     const auto source = os::open_process(pid, os::open_machine(options), options);
-    return look(*source, {});
+    LookOptions look_options;
+    look_options.want.zero = zero;
+    return look(*source, look_options);
 }
 
 ErrorKind error_of(const FakeRoot& root, unsigned pid = 42) {
@@ -105,6 +107,33 @@ TEST_CASE("process: without kpageflags kinds are what the entries say, and a gap
     CHECK(said);
 }
 
+TEST_CASE("process: an entry that points to a broken frame is marked, one that migrates is not") {
+    FakeRoot root;
+    root.process(42, one_mapping());
+    std::vector<std::uint64_t> entries(16);
+    entries[0] = PM_SWAP | 70 << 5 | 27;
+    entries[1] = PM_SWAP | 71 << 5 | 27;
+    entries[2] = PM_SWAP | 70 << 5 | 3; // a swap slot of that number, not a frame
+    root.write_words("proc/42/pagemap", base / page_size(), entries);
+    root.write_words("proc/kpageflags", 70, {kpf(KPF_HWPOISON), kpf(KPF_ANON)});
+    const Census census = look_at(root);
+    CHECK(census.totals.state_pages(State::migrating) == 2);
+    CHECK(census.totals.marker_pages(Marker::hwpoison) == 1);
+    CHECK(census.totals.state_pages(State::swapped) == 1);
+}
+
+TEST_CASE("process: contents of device memory are not read, and a gap says so") {
+    FakeRoot root;
+    fill(root);
+    root.write("proc/42/smaps", one_mapping() + "Rss:  12 kB\nVmFlags: rd wr io mm\n");
+    const Census census = look_at(root, 42, ZeroTest::all);
+    CHECK(census.totals.content_asked == 0);
+    bool said = false;
+    for (const Gap& gap : census.gaps)
+        said = said || (gap.source == "contents" && gap.reason.find("VM_IO") != gap.reason.npos);
+    CHECK(said);
+}
+
 TEST_CASE("process: what is not there is gone, and a thread is not a process") {
     FakeRoot root;
     fill(root);
@@ -144,6 +173,7 @@ TEST_CASE("process: hostile maps neither crash nor add up wrongly") {
                line_of_maps(0, 4) + line_of_maps(2, 8) + // overlaps what came before
                    "nonsense\n" + line_of_maps(9, 8) + line_of_maps(10, 11, "/x\\012y\x1b[2J") +
                    "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n" +
+                   "2000c800-2000d800 rw-p 00000000 00:00 0 \n" + // no whole pages
                    "1000c000-1000d");
     const Census census = look_at(root);
     CHECK(census.mappings.size() == 3);
