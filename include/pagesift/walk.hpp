@@ -56,6 +56,11 @@ public:
 
 // --- What is known of a kernel -------------------------------------------------------------------
 
+/// A bit of page.flags that /proc/kpageflags repeats.
+struct ShownFlag {
+    std::uint8_t bit = 0, kpf_bit = 0;
+};
+
 /// Where the walkers find what they need, in the kernel's own names: bytes from the start of the
 /// structure (`xa_node_slots`: xa_node.slots) and bit numbers of page.flags (`PG_active`). An
 /// optional is empty where this kernel has no such thing; what is not optional is always there.
@@ -78,13 +83,16 @@ struct KernelLayout {
     std::optional<std::uint32_t> pt_mm;                 ///< of ptdesc, once of page: find_kernel
     std::optional<std::uint32_t> page_type, PGTY_table; ///< for read_page_tables (6.12)
     std::optional<std::uint32_t> PG_young, PG_idle;     ///< with CONFIG_PAGE_IDLE_FLAG
-    std::optional<std::uint32_t> folio_memcg_data;      ///< with CONFIG_MEMCG
-    std::optional<std::uint32_t> mem_cgroup_nodeinfo;   ///< with CONFIG_MEMCG
+    std::optional<std::uint32_t> PG_reserved, PG_swapbacked, PG_swapcache; ///< read_plain_pages
+    std::optional<std::uint32_t> PG_hwpoison;               ///< with CONFIG_MEMORY_FAILURE
+    std::optional<std::uint32_t> folio_memcg_data;          ///< with CONFIG_MEMCG
+    std::optional<std::uint32_t> mem_cgroup_nodeinfo;       ///< with CONFIG_MEMCG
     std::optional<std::uint32_t> mem_cgroup_per_node_memcg; ///< with CONFIG_MEMCG
     /// mem_cgroup_per_node.lruvec.lrugen.max_seq, with CONFIG_LRU_GEN
     std::optional<std::uint32_t> mem_cgroup_per_node_max_seq;
 
-    std::vector<std::string> missing; ///< the optional ones that are empty: "ptdesc.pt_mm"
+    std::vector<ShownFlag> shown_flags; ///< those that this kernel has, by ascending bit
+    std::vector<std::string> missing;   ///< the optional ones that are empty: "ptdesc.pt_mm"
 };
 
 /// Gathers the layout from raw BTF (/sys/kernel/btf/vmlinux). Any bytes are safe.
@@ -113,7 +121,7 @@ struct Entry {
     bool operator==(const Entry&) const = default;
 };
 
-/// A bit that pagemap leaves 0 and words made here have for special PTEs; see with_frame.
+/// A bit that pagemap leaves 0 and words made here have for special PTEs; see read_plain_pages.
 inline constexpr std::uint64_t special_entry = std::uint64_t{1} << 60;
 
 /// What the slot of one PTE table holds.
@@ -320,9 +328,21 @@ struct Frame {
 void read_frames(KernelMemory& memory, const Kernel& kernel, std::span<const std::uint64_t> frames,
                  std::span<Frame> out);
 
-/// Completes a present word of write_pagemap, which has @p frame: PM_FILE, PM_MMAP_EXCLUSIVE, and
-/// special_entry taken away. Empty where the frame does not tell.
-std::optional<std::uint64_t> with_frame(std::uint64_t word, const Frame& frame);
+/// A page in the words of /proc/kpageflags and /proc/kpagecount.
+struct PlainPage {
+    std::uint64_t flags = 0;     ///< KPF_ bits
+    std::uint32_t map_count = 0; ///< 0: no plain page, or not readable, and nothing is said of it
+};
+
+/// Whether this kernel's BTF tells all that read_plain_pages needs.
+bool has_plain_pages(const KernelLayout& layout);
+
+/// Reads the struct pages of @p frames, fastest in ascending order. Plain pages are mapped folios
+/// of one page, anonymous (KSM's too) or of a file; large folios, huge and zero pages, broken and
+/// reserved ones and all else are left to /proc, which knows their rules.
+/// @pre has_plain_pages
+void read_plain_pages(KernelMemory& memory, const Kernel& kernel,
+                      std::span<const std::uint64_t> frames, std::span<PlainPage> out);
 
 /// Of each frame, 1: a page table, 0: not, 0xff: unknown (always, before the kernel had page types
 /// in an enum).

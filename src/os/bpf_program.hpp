@@ -13,7 +13,8 @@ namespace pagesift::os {
 /// What the program is asked and what it answers; one element of a memory-mapped array map.
 struct BpfArea {
     static constexpr std::size_t most_pieces = 64;
-    static constexpr std::size_t most_bytes = std::size_t{16} * 4096;
+    /// A call costs as much as copying two pages, and copying is what a zero test waits for.
+    static constexpr std::size_t most_bytes = std::size_t{64} * 4096;
     static constexpr std::size_t longest_piece = 4096;
 
     struct Request {

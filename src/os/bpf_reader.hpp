@@ -13,13 +13,13 @@ namespace pagesift::os {
 
 /// Reads kernel memory by running a program of its own in the kernel, in the calling thread. Needs
 /// CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, in the initial user namespace, and no lockdown in
-/// confidentiality mode; before Linux 5.11 also 256 KiB of memory that it may lock, or
+/// confidentiality mode; before Linux 5.11 also 512 KiB of memory that it may lock, or
 /// CAP_SYS_RESOURCE. It only reads: bpf_probe_read_kernel goes through
 /// copy_from_kernel_nofault (mm/maccess.c), which refuses user addresses and turns a fault into a
 /// refusal. Program and map live as long as this object: they are pinned nowhere, attached to
 /// nothing, closed on exec and not inherited by a child.
 ///
-/// One thread at a time; other threads take a clone each. A reader holds 80 KiB.
+/// One thread at a time; other threads take a clone each. A reader holds 272 KiB.
 class BpfReader final : public walk::KernelMemory {
 public:
     /// How the program is run. Kernels before 5.14 know no system-call programs.

@@ -29,11 +29,15 @@ ProcessSource::ProcessSource(std::uint32_t pid, const Machine& machine, const Op
       host_(machine.host),
       exact_(machine.exact),
       frames_(root_, uses("kpageflags")),
-      scan_works_(root_.live() && uses("pagemap-scan") && host_has_pagemap_scan()) {
+      scan_works_(root_.live() && uses("pagemap-scan") && host_has_pagemap_scan()),
+      mends_ksm_flag_(machine.ksm_flag_mended) {
     choose_base();
     open_pagemap();
     for (const Gap& gap : machine.gaps) gaps_.add(gap);
     if (exact_) find_top_table();
+    if (exact_)
+        exact_pages_.emplace(*exact_, top_table_, pagemap_.get(), frames_,
+                             ExactPages::Kernel{host_->soft_dirty.value_or(true), mends_ksm_flag_});
     CacheMethods methods;
     methods.exact = exact_.get();
     methods.cachestat = uses("cachestat") && host_has_cachestat();
@@ -107,6 +111,8 @@ void ProcessSource::use_proc_lens(const std::string& reason) {
     exact_.reset();
     auto host = std::make_shared<HostFacts>(*host_);
     host->lens = "proc";
+    if (mends_ksm_flag_) host->ksm_flag_true = false;
+    mends_ksm_flag_ = false;
     host->tables_located = uses("pagemap-scan") ? probe_located_tables(*host) : std::nullopt;
     host_ = std::move(host);
     gaps_.add({"exact lens", std::nullopt, reason, "", false});
@@ -170,7 +176,9 @@ void ProcessSource::read_block(const Mapping& mapping, AddressRange wanted, cons
     const std::uint64_t pages = wanted.size().value / host_->page_size;
     const std::uint64_t n = std::min<std::uint64_t>(pages, block.appetite);
     block.appetite = std::min(block.appetite * 2, most_pages);
-    read_entries(mapping, {wanted.start, wanted.start + Bytes{n * host_->page_size}}, block);
+    const AddressRange part{wanted.start, wanted.start + Bytes{n * host_->page_size}};
+    const bool exactly = want.frames && read_exactly(mapping, part, block);
+    if (!exactly) read_entries(mapping, part, block);
     if (block.range.empty()) return;
     if (std::all_of(block.entries.begin(), block.entries.end(), is_none)) {
         leap(wanted, block);
@@ -178,8 +186,9 @@ void ProcessSource::read_block(const Mapping& mapping, AddressRange wanted, cons
     }
     if (want.cache) add_cache(mapping, block);
     if (block.uniform) return;
-    if (want.frames) {
+    if (want.frames && !exactly) {
         frames_.read(block);
+        if (mends_ksm_flag_) exact_pages_->mend_ksm_flags(block);
         if (block.flags.empty())
             add_scan_columns(block);
         else
@@ -241,12 +250,46 @@ void ProcessSource::read_entries(const Mapping& mapping, AddressRange wanted, Pa
     const auto n = read_words(pagemap_.get(), wanted.start.value / host_->page_size, block.entries);
     block.entries.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
     block.range = {wanted.start, wanted.start + Bytes{block.entries.size() * host_->page_size}};
-    if (n > 0) return;
+    if (n <= 0) report_end({wanted.start, mapping.range.end}, n);
+}
+
+/// @param answer of read_words: 0, or less for an error
+void ProcessSource::report_end(AddressRange rest, std::int64_t answer) {
     // A read of 0 below the end of the address space: the memory went away, by exit or exec.
-    gaps_.add({"pagemap", AddressRange{wanted.start, mapping.range.end},
-               n == 0 ? "the process ended or replaced its memory while it was read"
-                      : fmt::format("cannot be read ({})", errno_name(static_cast<int>(-n))),
+    gaps_.add({"pagemap", rest,
+               answer == 0
+                   ? "the process ended or replaced its memory while it was read"
+                   : fmt::format("cannot be read ({})", errno_name(static_cast<int>(-answer))),
                "", true});
+}
+
+/// Entries and frames from the kernel's memory, where that is at hand and knows all of them.
+bool ProcessSource::read_exactly(const Mapping& mapping, AddressRange wanted, PageBlock& block) {
+    const bool plain = mapping.backing == Backing::anon || mapping.backing == Backing::file ||
+                       mapping.backing == Backing::shmem;
+    if (!plain || !exact_pages_ || !exact_pages_->works()) return false;
+    block.range = wanted;
+    try {
+        if (exact_pages_->read(block)) {
+            // The tables of a process that has ended are empty. pagemap tells.
+            std::uint64_t word = 0;
+            if (!std::all_of(block.entries.begin(), block.entries.end(), is_none)) return true;
+            const auto n =
+                read_words(pagemap_.get(), wanted.start.value / host_->page_size, {&word, 1});
+            if (n > 0) return true;
+            block.clear();
+            report_end({wanted.start, mapping.range.end}, n);
+            return true;
+        }
+    } catch (const Error& error) {
+        gaps_.add({"page tables", std::nullopt, error.what(), "", false});
+    }
+    if (!exact_pages_->works())
+        gaps_.add({"page frames", std::nullopt,
+                   "flags in the kernel's memory are not those of kpageflags, which was used", "",
+                   false});
+    block.clear();
+    return false;
 }
 
 /// All entries of the block are none: makes it uniform and stretches it to the next entry that is

@@ -4,6 +4,7 @@
 
 #include "os/contents.hpp"
 #include "os/exact_lens.hpp"
+#include "os/exact_pages.hpp"
 #include "os/file.hpp"
 #include "os/frames.hpp"
 #include "os/mappings.hpp"
@@ -34,6 +35,8 @@ private:
     void use_proc_lens(const std::string& reason);
     std::optional<std::vector<AddressRange>> walk_for_tables(std::span<const AddressRange> ranges);
     void read_entries(const Mapping& mapping, AddressRange wanted, PageBlock& block);
+    bool read_exactly(const Mapping& mapping, AddressRange wanted, PageBlock& block);
+    void report_end(AddressRange rest, std::int64_t answer);
     void leap(AddressRange wanted, PageBlock& block) const;
     void add_cache(const Mapping& mapping, PageBlock& block);
     void add_contents(const Mapping& mapping, const Want& want, PageBlock& block);
@@ -54,9 +57,11 @@ private:
     Fd pagemap_;
     mutable GapLog gaps_;
     FrameReader frames_;
+    std::optional<ExactPages> exact_pages_;
     std::optional<PageCache> cache_;
     std::optional<ContentReader> contents_;
     bool scan_works_;
+    bool mends_ksm_flag_; ///< see Machine::ksm_flag_mended
 };
 
 } // namespace pagesift::os

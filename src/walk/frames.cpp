@@ -111,14 +111,6 @@ void read_frames(KernelMemory& memory, const Kernel& kernel, std::span<const std
     FrameReader{memory, kernel}.run(frames, out);
 }
 
-std::optional<std::uint64_t> with_frame(std::uint64_t word, const Frame& frame) {
-    // fs/proc/task_mmu.c: pte_to_pagemap_entry sets neither for a frame that is not accounted.
-    if (word & special_entry) return word & ~special_entry;
-    if (!frame.known || !frame.anon || !frame.map_count) return {};
-    return word | (*frame.anon ? 0 : abi::PM_FILE) |
-           (*frame.map_count == 1 ? abi::PM_MMAP_EXCLUSIVE : 0);
-}
-
 void read_page_tables(KernelMemory& memory, const Kernel& kernel,
                       std::span<const std::uint64_t> frames, std::span<std::uint8_t> out) {
     static constexpr std::uint8_t unknown = 0xff;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Which members the walkers need of the kernel, as two tables. No offset is known beforehand.
+#include "pagesift/abi.hpp"
 #include "pagesift/walk.hpp"
 #include "walk/btf.hpp"
 
@@ -60,11 +61,52 @@ constexpr Wanted<std::optional<std::uint32_t>> optional[] = {
     {&L::PGTY_table, Ask::enumerator, "pagetype", "PGTY_table"},
     {&L::PG_young, Ask::enumerator, "pageflags", "PG_young"},
     {&L::PG_idle, Ask::enumerator, "pageflags", "PG_idle"},
+    {&L::PG_reserved, Ask::enumerator, "pageflags", "PG_reserved"},
+    {&L::PG_swapbacked, Ask::enumerator, "pageflags", "PG_swapbacked"},
+    {&L::PG_swapcache, Ask::enumerator, "pageflags", "PG_swapcache"},
+    {&L::PG_hwpoison, Ask::enumerator, "pageflags", "PG_hwpoison"},
     {&L::folio_memcg_data, Ask::offset, "folio", "memcg_data", "page", "memcg_data"},
     {&L::mem_cgroup_nodeinfo, Ask::offset, "mem_cgroup", "nodeinfo"},
     {&L::mem_cgroup_per_node_memcg, Ask::offset, "mem_cgroup_per_node", "memcg"},
     {&L::mem_cgroup_per_node_max_seq, Ask::offset, "mem_cgroup_per_node", "lruvec.lrugen.max_seq"},
 };
+
+/// fs/proc/page.c: stable_page_flags. Two names stand for one bit where it was renamed.
+constexpr std::pair<std::string_view, abi::KpfBit> repeated_flags[] = {
+    {"PG_locked", abi::KPF_LOCKED},
+    {"PG_error", abi::KPF_ERROR},
+    {"PG_referenced", abi::KPF_REFERENCED},
+    {"PG_uptodate", abi::KPF_UPTODATE},
+    {"PG_dirty", abi::KPF_DIRTY},
+    {"PG_lru", abi::KPF_LRU},
+    {"PG_active", abi::KPF_ACTIVE},
+    {"PG_writeback", abi::KPF_WRITEBACK},
+    {"PG_reclaim", abi::KPF_RECLAIM},
+    {"PG_swapbacked", abi::KPF_SWAPBACKED},
+    {"PG_unevictable", abi::KPF_UNEVICTABLE},
+    {"PG_mlocked", abi::KPF_MLOCKED},
+    {"PG_idle", abi::KPF_IDLE},
+    {"PG_mappedtodisk", abi::KPF_OWNER_2},
+    {"PG_owner_2", abi::KPF_OWNER_2},
+    {"PG_private", abi::KPF_PRIVATE},
+    {"PG_private_2", abi::KPF_PRIVATE_2},
+    {"PG_owner_priv_1", abi::KPF_OWNER_PRIVATE},
+    {"PG_uncached", abi::KPF_UNCACHED},
+    {"PG_arch_1", abi::KPF_ARCH},
+    {"PG_arch_2", abi::KPF_ARCH_2},
+    {"PG_arch_3", abi::KPF_ARCH_3},
+};
+
+std::vector<ShownFlag> find_shown_flags(const Btf& btf) {
+    std::vector<ShownFlag> shown;
+    for (const auto& [name, kpf_bit] : repeated_flags) {
+        const auto bit = btf.enumerator("pageflags", name);
+        if (bit && *bit >= 0 && *bit < 64)
+            shown.push_back({static_cast<std::uint8_t>(*bit), static_cast<std::uint8_t>(kpf_bit)});
+    }
+    std::sort(shown.begin(), shown.end(), [](ShownFlag a, ShownFlag b) { return a.bit < b.bit; });
+    return shown;
+}
 
 std::vector<std::string_view> type_names() {
     std::vector<std::string_view> names;
@@ -120,7 +162,9 @@ void check_plausible(const KernelLayout& layout) {
         refuse("struct page has a strange size");
     for (const auto bit :
          {layout.PG_referenced, layout.PG_uptodate, layout.PG_lru, layout.PG_head, layout.PG_active,
-          layout.PG_young.value_or(0), layout.PG_idle.value_or(0)})
+          layout.PG_young.value_or(0), layout.PG_idle.value_or(0), layout.PG_reserved.value_or(0),
+          layout.PG_swapbacked.value_or(0), layout.PG_swapcache.value_or(0),
+          layout.PG_hwpoison.value_or(0)})
         if (bit > 63) refuse("a page flag has a strange number");
     for (const auto member :
          {layout.page_compound_head, layout.page_mapcount, layout.folio_mapping, layout.folio_index,
@@ -146,6 +190,7 @@ KernelLayout find_layout(std::span<const std::byte> btf) {
         layout.*wanted.field = answer(types, wanted);
         if (!(layout.*wanted.field)) layout.missing.push_back(name_of(wanted));
     }
+    layout.shown_flags = find_shown_flags(types);
     check_plausible(layout);
     return layout;
 }

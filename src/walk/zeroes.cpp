@@ -15,13 +15,19 @@ constexpr std::uint64_t telling_word = 2048;
 /// Frames after which it is decided anew whether the word is worth while.
 constexpr std::size_t portion_frames = 512;
 
+#if defined(__x86_64__) && defined(__GLIBC__)
+/// One body, compiled twice; the loader takes what the processor has.
+#define PAGESIFT_VECTOR_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define PAGESIFT_VECTOR_CLONES
+#endif
+
+PAGESIFT_VECTOR_CLONES
 bool is_zero(const std::byte* page, std::size_t bytes) {
-    static constexpr std::size_t words = 16;
-    for (std::size_t at = 0; at < bytes; at += words * 8) {
-        std::uint64_t some[words];
-        std::memcpy(some, page + at, sizeof some);
+    static constexpr std::size_t portion = 256;
+    for (std::size_t at = 0; at < bytes; at += portion) {
         std::uint64_t any = 0;
-        for (const std::uint64_t word : some) any |= word;
+        for (std::size_t i = 0; i < portion; i += 8) any |= load_word(page + at + i);
         if (any != 0) return false;
     }
     return true;
@@ -34,9 +40,9 @@ public:
           direct_map_(kernel.bases.direct_map),
           frame_end_(kernel.bases.frame_end),
           shift_(kernel.entries.page_shift),
-          // What is copied should still be in the cache when it is looked at.
-          batch_(std::min<std::size_t>({memory.most_pieces(), memory.most_bytes() >> shift_, 16})) {
-    }
+          // As many as one call takes, for a call is dear; but no more than a cache holds.
+          batch_(std::min<std::size_t>({memory.most_pieces(), memory.most_bytes() >> shift_,
+                                        (std::size_t{256} * 1024) >> shift_})) {}
 
     void run(std::span<const std::uint64_t> frames, std::span<Zero> out) {
         bool ask_word = true;

@@ -181,14 +181,51 @@ void build_zero4g(const Options& options, const Ready& ready) {
     ready(facts);
 }
 
+// Half of it touched, in blocks: cached pages and holes, and nothing in swap.
+void build_shared4g(const Options& options, const Ready& ready) {
+    constexpr std::uint64_t block = 256 * kib;
+    const Region region(scaled(4 * gib, options.scale, 2 * block), MAP_SHARED | MAP_NORESERVE);
+    for (std::uint64_t at = 0; at < region.bytes(); at += page_size)
+        if (at / block % 2 == 0) *region.at(at) = std::byte{1};
+    Facts facts;
+    region.add_facts(facts);
+    facts.emplace_back("written_pages", std::to_string(region.pages() / 2));
+    ready(facts);
+}
+
+enum class Contents { zeroes, noise };
+
+template <Contents contents> void build_2g(const Options& options, const Ready& ready) {
+    const Region region(scaled(2 * gib, options.scale, 2 * mib), MAP_PRIVATE | MAP_NORESERVE);
+    Noise noise;
+    for (std::uint64_t page = 0; page < region.pages(); ++page) {
+        if constexpr (contents == Contents::noise)
+            noise.fill(region.page(page));
+        else
+            *static_cast<volatile std::uint64_t*>(region.page(page)) = 0;
+    }
+    Facts facts;
+    region.add_facts(facts);
+    facts.emplace_back("written_pages", std::to_string(region.pages()));
+    facts.emplace_back("zero_pages",
+                       std::to_string(contents == Contents::zeroes ? region.pages() : 0));
+    ready(facts);
+}
+
 struct Workload {
     std::string_view name;
     void (*build)(const Options&, const Ready&);
 };
 
 constexpr Workload workloads[] = {
-    {"shared16g", build_shared16g},     {"dense8g", build_dense8g}, {"sparse1t", build_sparse1t},
-    {"mappings40k", build_mappings40k}, {"zero4g", build_zero4g},
+    {"shared16g", build_shared16g},
+    {"dense8g", build_dense8g},
+    {"sparse1t", build_sparse1t},
+    {"mappings40k", build_mappings40k},
+    {"zero4g", build_zero4g},
+    {"shared4g", build_shared4g},
+    {"noise2g", build_2g<Contents::noise>},
+    {"zeroes2g", build_2g<Contents::zeroes>},
 };
 
 std::optional<Options> parse_options(int argc, char** argv) {

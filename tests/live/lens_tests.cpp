@@ -11,6 +11,7 @@
 #include <set>
 #include <sstream>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <doctest/doctest.h>
@@ -23,10 +24,20 @@ constexpr std::size_t page = 4096;
 
 bool is_open(const json& value) { return value.is_null() || value == "unknown"; }
 
-/// What other programs change at any moment: flags, and who else maps the page of a file.
+/// What other programs change at any moment: who else maps the page of a file.
 bool is_of_others(const json& entry, const std::string& key) {
-    return key == "flags" ||
-           (field(entry, "kind") == "file" && (key == "sharers" || key == "exclusive"));
+    return field(entry, "kind") == "file" && (key == "sharers" || key == "exclusive");
+}
+
+/// kpageflags without what reclaim, write-back and the reader itself change: mmap, swapbacked,
+/// anon, compound, huge, thp, slab, zero_page, reserved, mlocked, unevictable, owner_2, offline.
+std::uint64_t lasting_flags(const json& value) {
+    constexpr std::uint64_t lasting = 0x7'01c7'd880;
+    return value.is_string() ? std::stoull(value.get<std::string>(), nullptr, 16) & lasting : 0;
+}
+
+bool is_same(const std::string& key, const json& one, const json& other) {
+    return key == "flags" ? lasting_flags(one) == lasting_flags(other) : one == other;
 }
 
 /// What one lens says and the other says otherwise, in words; empty where they agree. What the
@@ -41,11 +52,60 @@ std::string contradiction(const json& proc, const json& exact, const char* list)
             const json many = nested ? value : json{{key, value}};
             const json others = nested ? other[key] : json{{key, other[key]}};
             for (const auto& [name, known] : many.items())
-                if (!is_open(known) && !is_of_others(one, name) && others[name] != known)
+                if (!is_open(known) && !is_of_others(one, name) &&
+                    !is_same(name, known, others[name]))
                     return name + ": " + one.dump() + " is not " + other.dump();
         }
     }
     return "";
+}
+
+/// The same of mappings, whose sums are less by what the first lens does not know.
+std::string mappings_contradiction(json proc, json exact) {
+    if (proc["mappings"].size() != exact["mappings"].size()) return "other mappings";
+    for (std::size_t i = 0; i < proc["mappings"].size(); ++i) {
+        json &one = proc["mappings"][i], &other = exact["mappings"][i];
+        if (one["states"]["unknown_bytes"] == 0) continue;
+        for (const auto& [state, bytes] : one["states"].items())
+            if (state != "unknown_bytes" && bytes > other["states"][state])
+                return state + ": " + one.dump() + " is not " + other.dump();
+        one.erase("states");
+    }
+    return contradiction(proc, exact, "mappings");
+}
+
+std::uint64_t place(const json& range, const char* key) {
+    return std::stoull(range[key].get<std::string>(), nullptr, 16);
+}
+
+/// The same of ranges, which end elsewhere where the first lens does not know what a page is.
+std::string ranges_contradiction(const json& proc, const json& exact) {
+    std::size_t i = 0, j = 0;
+    const auto &ones = proc["ranges"], &others = exact["ranges"];
+    while (i < ones.size() && j < others.size()) {
+        json one = ones[i], other = others[j];
+        const auto start = std::max(place(one, "start"), place(other, "start"));
+        const auto end = std::min(place(one, "end"), place(other, "end"));
+        if (start >= end) return "other ranges at " + one.dump() + " and " + other.dump();
+        for (json* range : {&one, &other}) {
+            // What the part that both have says of itself.
+            if ((*range)["swap_offset"].is_number() && (*range)["swap_contiguous"] == true)
+                (*range)["swap_offset"] = (*range)["swap_offset"].get<std::uint64_t>() +
+                                          (start - place(*range, "start")) / page;
+            for (const auto* key : {"start", "end", "pages", "bytes", "swap_contiguous"})
+                range->erase(key);
+        }
+        // An attribute is null where pages of a run differ, and the longer run may hold more.
+        for (const auto& [name, value] : other["attributes"].items())
+            if (value.is_null()) one["attributes"].erase(name);
+        auto differs = contradiction({{"ranges", json::array({one})}},
+                                     {{"ranges", json::array({other})}}, "ranges");
+        if (!differs.empty()) return differs;
+        const bool one_ends = place(ones[i], "end") == end;
+        if (place(others[j], "end") == end) ++j;
+        if (one_ends) ++i;
+    }
+    return i == ones.size() && j == others.size() ? "" : "other ranges at the end";
 }
 
 /// Processes that can be looked at and are no monsters.
@@ -74,7 +134,7 @@ TEST_CASE("lens: both lenses say the same of every page of the zoo") {
         const auto exact = look("exact"), proc = look("proc");
         REQUIRE(proc["pages"].size() > 1000);
         differs = contradiction(proc, exact, "pages");
-        if (differs.empty()) differs = contradiction(proc, exact, "mappings");
+        if (differs.empty()) differs = mappings_contradiction(proc, exact);
         if (differs.empty()) break;
     }
     CHECK(differs == "");
@@ -90,16 +150,17 @@ TEST_CASE("lens: both lenses say the same of the machine's processes") {
             const auto seen = json::parse(outcome.out, nullptr, false);
             return seen.is_array() && seen.size() == 1 ? seen[0] : json();
         };
-        // A process that runs differs from itself as well.
-        for (int tries = 0; tries < 3; ++tries) {
+        // A process that runs differs from itself as well, and may do so between two looks that are
+        // the same: what a fork shares for a moment.
+        std::optional<std::string> differs;
+        for (int tries = 0; tries < 5 && differs != ""; ++tries) {
             const auto before = look("proc"), exact = look("exact"), after = look("proc");
             if (before.is_null() || exact.is_null() || after.is_null()) break; // it has ended
-            if (before["ranges"] != after["ranges"]) continue;
-            const auto differs = contradiction(before, exact, "ranges");
-            CHECK_MESSAGE(differs == "", "pid " << pid << ": " << differs);
-            ++compared;
-            break;
+            if (before["ranges"] == after["ranges"]) differs = ranges_contradiction(before, exact);
         }
+        if (!differs) continue;
+        CHECK_MESSAGE(*differs == "", "pid " << pid << ": " << *differs);
+        ++compared;
     }
     MESSAGE(compared << " processes compared");
     CHECK(compared > 0);
@@ -220,7 +281,16 @@ TEST_CASE("lens: with its capabilities and no others it works for somebody who i
                              std::to_string(zoo->pid())},
                             {.as_nobody = true, .capabilities = capabilities});
     };
-    const auto outcome = look(of_lens);
+    rlimit limit{};
+    REQUIRE(::getrlimit(RLIMIT_MEMLOCK, &limit) == 0);
+    auto outcome = look(of_lens);
+    // Before Linux 5.11 also this, and the message must say so. It stays for the rest of this case.
+    if (outcome.exit_code != 0 && outcome.err.find("ulimit -l") != std::string::npos) {
+        const rlimit none{RLIM_INFINITY, RLIM_INFINITY};
+        REQUIRE(::setrlimit(RLIMIT_MEMLOCK, &none) == 0);
+        outcome = look(of_lens);
+        MESSAGE("this kernel wants memory that may be locked");
+    }
     REQUIRE_MESSAGE(outcome.exit_code == 0, outcome.err);
     const auto seen = json::parse(outcome.out, nullptr, false)[0];
     CHECK(seen["lens"] == "exact");
@@ -234,8 +304,9 @@ TEST_CASE("lens: with its capabilities and no others it works for somebody who i
     for (const auto& [needed, name] : needs) {
         const auto refused = look(of_lens & ~bit(needed));
         CHECK(refused.exit_code == 1);
-        CHECK(refused.err.find(name) != std::string::npos);
+        CHECK_MESSAGE(refused.err.find(name) != std::string::npos, refused.err);
     }
+    REQUIRE(::setrlimit(RLIMIT_MEMLOCK, &limit) == 0);
 }
 
 TEST_CASE("lens: pages that a userfaultfd watches are read as well") {

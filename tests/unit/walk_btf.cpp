@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "error_of.hpp"
 #include "made_up_btf.hpp"
+#include "pagesift/abi.hpp"
 #include "pagesift/walk.hpp"
 #include "walk/btf.hpp"
 
@@ -77,6 +78,11 @@ MadeUpBtf made_up_types(const Types& types = {}) {
                                {"PG_lru", 5},
                                {"PG_head", 6},
                                {"PG_active", 8},
+                               {"PG_owner_priv_1", 10},
+                               {"PG_swapcache", 10},
+                               {"PG_reserved", 14},
+                               {"PG_mappedtodisk", 16},
+                               {"PG_swapbacked", 18},
                                {"PG_young", types.young}});
     return btf;
 }
@@ -218,7 +224,18 @@ TEST_CASE("layout: every figure comes from the types") {
     CHECK(layout.PG_young == 12u);
     CHECK(layout.PGTY_table == 0xf2u);
     CHECK(layout.mem_cgroup_per_node_max_seq == 16u + 32 + 8);
-    CHECK(layout.missing == std::vector<std::string>{"page.page_type", "pageflags.PG_idle"});
+    CHECK(layout.missing ==
+          std::vector<std::string>{"page.page_type", "pageflags.PG_idle", "pageflags.PG_hwpoison"});
+    std::vector<std::pair<int, int>> shown; // swapcache is no flag of its own, young is not shown
+    for (const auto& [bit, kpf_bit] : layout.shown_flags) shown.emplace_back(bit, kpf_bit);
+    CHECK(shown == std::vector<std::pair<int, int>>{{0, abi::KPF_LOCKED},
+                                                    {2, abi::KPF_REFERENCED},
+                                                    {3, abi::KPF_UPTODATE},
+                                                    {5, abi::KPF_LRU},
+                                                    {8, abi::KPF_ACTIVE},
+                                                    {10, abi::KPF_OWNER_PRIVATE},
+                                                    {16, abi::KPF_OWNER_2},
+                                                    {18, abi::KPF_SWAPBACKED}});
 }
 
 TEST_CASE("layout: on an old kernel a table's owner stands in page") {

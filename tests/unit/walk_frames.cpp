@@ -29,6 +29,18 @@ struct Machine {
         read_frames(memory, kernel, wanted, out);
         return out;
     }
+    /// A page that is mapped once and anonymous, but for what is said.
+    void add_plain(std::uint64_t frame, std::uint64_t flags = 0,
+                   std::uint64_t mapping = 0xffff9a4300000001, std::uint32_t map_count = 0) {
+        memory.put(page(frame), flags);
+        memory.put(page(frame) + *layout.folio_mapping, mapping);
+        memory.put32(page(frame) + *layout.page_mapcount, map_count);
+    }
+    PlainPage plain(std::uint64_t frame) {
+        PlainPage out{1, 1};
+        read_plain_pages(memory, kernel, {&frame, 1}, {&out, 1});
+        return out;
+    }
     std::vector<Zero> zeroes(const std::vector<std::uint64_t>& wanted) {
         std::vector<Zero> out(wanted.size(), Zero::unreadable);
         test_zero(memory, kernel, wanted, out);
@@ -96,16 +108,45 @@ TEST_CASE("frames: what has no struct page, or no true head, is not known") {
     CHECK_FALSE(m.frames({0x40})[0].known);
 }
 
-TEST_CASE("frames: pagemap's words are completed where the frame tells") {
-    const auto word = abi::PM_PRESENT | 0x55;
-    Frame frame{true, 0, 0x55, false, 1};
-    CHECK(with_frame(word, frame) == (word | abi::PM_FILE | abi::PM_MMAP_EXCLUSIVE));
-    frame.anon = true, frame.map_count = 2;
-    CHECK(with_frame(word, frame) == word);
-    frame.map_count = {};
-    CHECK(with_frame(word, frame) == std::nullopt);
-    CHECK(with_frame(word | special_entry, frame) == word);
-    CHECK(with_frame(word, Frame{}) == std::nullopt);
+TEST_CASE("frames: plain pages have kpageflags' words and a count") {
+    using namespace abi;
+    Machine m;
+    const auto anon = kpf(KPF_MMAP) | kpf(KPF_ANON);
+    // Bits above those that are shown are a page's zone and node.
+    m.add_plain(1, 0xf000000000000000 | m.bit(m.layout.PG_lru) | m.bit(*m.layout.PG_swapbacked));
+    CHECK(m.plain(1).flags == (anon | kpf(KPF_LRU) | kpf(KPF_SWAPBACKED)));
+    CHECK(m.plain(1).map_count == 1);
+    m.add_plain(2, m.bit(m.layout.PG_referenced), 0xffff9a4300000000, 6);
+    CHECK(m.plain(2).flags == (kpf(KPF_MMAP) | kpf(KPF_REFERENCED)));
+    CHECK(m.plain(2).map_count == 7);
+    m.add_plain(3, 0, 0xffff9a4300000003, 1);
+    CHECK(m.plain(3).flags == (anon | kpf(KPF_KSM)));
+    CHECK(m.plain(3).map_count == 2);
+    // The bit of the swap cache has other meanings for a page of a file.
+    m.add_plain(4, m.bit(*m.layout.PG_swapcache));
+    CHECK(m.plain(4).flags == anon);
+    m.add_plain(5, m.bit(*m.layout.PG_swapcache) | m.bit(*m.layout.PG_swapbacked));
+    CHECK(m.plain(5).flags == (anon | kpf(KPF_SWAPBACKED) | kpf(KPF_SWAPCACHE)));
+}
+
+TEST_CASE("frames: nothing is said of pages that are not plain") {
+    Machine m;
+    REQUIRE(has_plain_pages(m.layout));
+    m.add_plain(1, m.bit(m.layout.PG_head));
+    m.add_plain(2);
+    m.add_tail(2, 1);
+    m.add_plain(3, 0, 0);                  // belongs to nobody: the zero page, a driver's
+    m.add_plain(4, 0, 0xffff9a4300000002); // movable, of a driver
+    m.add_plain(5, m.bit(*m.layout.PG_reserved));
+    m.add_plain(6, m.bit(*m.layout.PG_hwpoison));
+    m.add_plain(7, 0, 0xffff9a4300000001, 0xffffffff); // not mapped
+    m.add_plain(8, 0, 0xffff9a4300000001, 0xf2000000); // a page table
+    m.add_plain(m.kernel.bases.frame_end);
+    for (const std::uint64_t frame : {1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 0x200000u})
+        CHECK(m.plain(frame).map_count == 0);
+    CHECK(m.plain(m.kernel.bases.frame_end).map_count == 0);
+    m.layout.PG_swapcache = {};
+    CHECK_FALSE(has_plain_pages(m.layout));
 }
 
 TEST_CASE("frames: page tables have their type, where kernels have types") {
