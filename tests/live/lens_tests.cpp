@@ -65,11 +65,16 @@ std::string mappings_contradiction(json proc, json exact) {
     if (proc["mappings"].size() != exact["mappings"].size()) return "other mappings";
     for (std::size_t i = 0; i < proc["mappings"].size(); ++i) {
         json &one = proc["mappings"][i], &other = exact["mappings"][i];
-        if (one["states"]["unknown_bytes"] == 0) continue;
-        for (const auto& [state, bytes] : one["states"].items())
-            if (state != "unknown_bytes" && bytes > other["states"][state])
-                return state + ": " + one.dump() + " is not " + other.dump();
-        one.erase("states");
+        for (const auto* group : {"states", "kinds"}) {
+            const bool all_known = one[group]["unknown_bytes"] == 0;
+            for (const auto& [name, bytes] : one[group].items()) {
+                const auto& others = other[group][name];
+                if (!is_open(bytes) && name != "unknown_bytes" &&
+                    (all_known ? bytes != others : bytes > others))
+                    return name + ": " + one.dump() + " is not " + other.dump();
+            }
+            one.erase(group);
+        }
     }
     return contradiction(proc, exact, "mappings");
 }
