@@ -69,9 +69,10 @@ std::vector<std::uint64_t> candidates(std::uint64_t pgd, std::uint64_t frame_end
     return bases;
 }
 
-/// The candidate under which the struct page of the top table names @p mm as its owner
-/// (arch/x86/mm/pgtable.c: pgd_set_mm). No guessed page is read: a struct page outside of vmemmap
-/// is merely refused.
+/// The candidates under which the struct page of the top table names the own mm as its owner
+/// (arch/x86/mm/pgtable.c: pgd_set_mm). Freed tables keep that word, and the mm may have been that
+/// of an earlier process, so there can be more than one. No guessed page is read: a struct page
+/// outside of vmemmap is merely refused.
 std::vector<std::uint64_t> fitting_owner(KernelMemory& memory, const KernelLayout& layout,
                                          const Anchors& anchors, std::uint64_t vmemmap,
                                          std::span<const std::uint64_t> bases,
@@ -116,12 +117,12 @@ std::uint64_t find_direct_map(KernelMemory& memory, const KernelLayout& layout, 
     std::vector<std::uint64_t> fitting = all;
     if (layout.pt_mm) {
         fitting = fitting_owner(memory, layout, anchors, vmemmap, all, page_shift);
-        if (fitting.size() != 1)
-            refuse("of " + std::to_string(all.size()) + " places of the direct map " +
-                   std::to_string(fitting.size()) + " have the own top page table");
-    } else if (own.unaccepted_memory) {
-        refuse("the direct map cannot be searched while memory is not accepted");
+        if (fitting.empty())
+            refuse("none of " + std::to_string(all.size()) +
+                   " places of the direct map has the own top page table");
     }
+    if (fitting.size() > 1 && own.unaccepted_memory)
+        refuse("the direct map cannot be searched while memory is not accepted");
     fitting = fitting_contents(memory, own, fitting, page_shift);
     if (fitting.size() != 1)
         refuse("of " + std::to_string(all.size()) + " places of the direct map " +

@@ -127,18 +127,24 @@ TEST_CASE("bases: nothing that fits is a refusal") {
     OwnProcess p;
     const std::uint64_t pgd_frame = (p.tables.pgd - p.kernel.bases.direct_map) / 4096;
     p.memory.put(p.struct_page(pgd_frame) + *p.layout.pt_mm, OwnProcess::mm + 64);
-    CHECK(p.is_refused_for(" 0 have the own top page table"));
+    CHECK(p.is_refused_for("places of the direct map has the own top page table"));
     p.layout.pt_mm = {};
     p.memory.put8(p.address(p.own.page_frame) + 4095, 0x11);
     CHECK(p.is_refused_for(" 0 have the own page's contents"));
 }
 
-TEST_CASE("bases: two that fit are a refusal") {
+TEST_CASE("bases: a freed top table that still names the mm is told apart by the own page") {
     OwnProcess p;
     // The top table lies in the first GiB: candidates lie below, and their frames above.
     const std::uint64_t pgd_frame = (p.tables.pgd - p.kernel.bases.direct_map) / 4096;
     p.memory.put(p.struct_page(pgd_frame + 3 * (GiB / 4096)) + *p.layout.pt_mm, OwnProcess::mm);
-    CHECK(p.is_refused_for(" 2 have the own top page table"));
+    CHECK(p.find() == p.kernel.bases);
+    p.own.unaccepted_memory = true;
+    CHECK(p.is_refused_for("not accepted"));
+}
+
+TEST_CASE("bases: two that fit are a refusal") {
+    OwnProcess p;
     p.layout.pt_mm = {};
     const std::uint64_t other = p.address(p.own.page_frame) - 2 * GiB;
     p.memory.put_bytes(other, p.bytes.data(), p.bytes.size());
@@ -163,7 +169,7 @@ TEST_CASE("bases: a base that is beyond what RAM there is, is no candidate") {
     CHECK(p.find().direct_map == p.kernel.bases.direct_map);
     p.own.frame_end = 0xc0000;
     p.own.page_frame = 0xb0000;
-    CHECK(p.is_refused_for("of 3 places of the direct map 0 have the own top page table"));
+    CHECK(p.is_refused_for("none of 3 places of the direct map has the own top page table"));
 }
 
 TEST_CASE("bases: a folio that is no struct page at a round base is a refusal") {
