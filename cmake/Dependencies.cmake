@@ -40,6 +40,8 @@ if(NOT zstd_FOUND)
     message(FATAL_ERROR "libzstd was not found. On Debian: apt-get install libzstd-dev")
 endif()
 
+pagesift_find(SQLite3 libsqlite3-dev)
+
 if(PAGESIFT_BUILD_DOCS)
     pagesift_find_program(SCDOC scdoc scdoc)
     pagesift_find_program(GZIP gzip gzip)

@@ -2,6 +2,7 @@
 #include "command_line.hpp"
 
 #include "pagesift/classify.hpp"
+#include "pagesift/scan.hpp"
 
 #include <cctype>
 #include <istream>
@@ -67,11 +68,17 @@ void write_words(std::ostream& out, std::span<const Word> words) {
                 << "\n\n";
 }
 
+void write_fields(std::ostream& out) {
+    for (const scan::Field& field : scan::fields())
+        out << bold(field.name) << "\n\t" << plain(sentence(field.meaning)) << "\n\n";
+}
+
 void write_named(std::ostream& out, const std::string& name, const Program& program) {
     if (name == "STATES") return write_words(out, state_table());
     if (name == "KINDS") return write_words(out, kind_table());
     if (name == "ATTRIBUTES") return write_words(out, attribute_table());
     if (name == "MARKERS") return write_words(out, marker_table());
+    if (name == "FIELDS") return write_fields(out);
     if (name == "OPTIONS") return write_options(out, program.options);
     for (const CommandText& command : program.commands) {
         if (name == "OPTIONS " + command.name) return write_options(out, command.options);

@@ -154,6 +154,8 @@ struct Run {
     bool swap_contiguous = false;             ///< offsets go up page by page
     /// Two bits each, by Attribute: a Tri that all pages have, or 3 where they differ.
     std::uint32_t attributes = 0;
+    bool contents_read = false; ///< with LookOptions::all_runs: of present pages, to an answer
+    Tri matches = Tri::yes;     ///< with LookOptions::all_runs: what `where` says of the pages
 
     /// What all pages of the run have; empty where they differ.
     std::optional<Tri> attribute(Attribute a) const {
@@ -178,11 +180,25 @@ class Tally {
 public:
     struct Entry {
         PageClass cls;
+        bool share_known = true; ///< false: of some page the map count is not known
         std::uint64_t pages = 0;
+        /// Pages << 24, each over its map count; without those of which that is not known.
+        std::uint64_t share_shifted = 0;
+        /// Whether there is a map count: what is not present, or no frame of its own, has none.
+        bool has_share() const {
+            return cls.state == State::present && cls.kind != Kind::zero_page &&
+                   cls.kind != Kind::special;
+        }
     };
-    void add(PageClass cls, std::uint64_t pages);
+    static constexpr unsigned share_bits = 24;
+    void add(PageClass cls, std::uint64_t pages, std::uint64_t share_shifted, bool share_known);
+    /// Of pages that each are mapped once, or have no map count.
+    void add(PageClass cls, std::uint64_t pages) { add(cls, pages, pages << share_bits, true); }
     void add(const Tally& other);
     void add_folio_pages(std::size_t order, std::uint64_t pages);
+    /// Of a sample: makes it an estimate for @p pages pages. What was read of contents stays as it
+    /// is, because more was not read.
+    void extrapolate(std::uint64_t pages);
     std::span<const Entry> entries() const { return entries_; }
 
     std::uint64_t pages() const;
@@ -257,6 +273,8 @@ struct Census {
     SmapsSums smaps;
     std::uint64_t undecided_pages = 0; ///< pages that --where could not decide, by unknown
     bool interrupted = false;
+    /// Of its pages; below 1 the tallies are estimates for all of them (scan::extrapolate).
+    double looked_share = 1;
 };
 
 /// A condition on mappings and classes; three-valued, because an unknown attribute decides nothing.
@@ -283,12 +301,17 @@ private:
 struct LookOptions {
     Want want;
     unsigned jobs = 2;
-    std::vector<AddressRange> only;
+    std::vector<AddressRange> only; ///< in whole pages; empty: everything
     Filter where;
     std::function<void(const Run&)> on_run;   ///< called in address order; empty: no runs are made
     std::function<void(const Page&)> on_page; ///< likewise
+    /// Runs of all pages, also of those for which `where` does not hold, told apart by
+    /// Run::contents_read and Run::matches.
+    bool all_runs = false;
     /// Before the first run.
     std::function<void(const ProcessText&, std::span<const Mapping>)> on_mappings;
+    /// What to look at, once the mappings are known, in place of `only`.
+    std::function<std::vector<AddressRange>(std::span<const Mapping>)> choose;
     std::function<bool()> interrupted; ///< asked between pieces
 };
 

@@ -7,8 +7,11 @@
 
 #include "pagesift/report.hpp"
 
+#include <cstdint>
+#include <functional>
 #include <iosfwd>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +22,20 @@ class App;
 namespace pagesift::cli {
 
 enum class Colour { automatic, always, never };
+
+/// What only `scan` takes.
+struct ScanArguments {
+    std::vector<std::string> comms, exes, users, cgroups, children_of;
+    std::string min_rss, max_process_bytes; ///< sizes
+    std::string depth = "pages";
+    std::string zero = "sample=1%";
+    std::string per; ///< empty: process
+    std::string sort;
+    std::string max_time, interval; ///< durations
+    std::optional<std::size_t> top;
+    std::optional<double> cpu; ///< percent of one core
+    std::uint64_t count = 0;   ///< 0: until interrupted
+};
 
 struct Options {
     std::vector<std::string> targets; ///< pids, "self", or recordings
@@ -43,6 +60,7 @@ struct Options {
     bool quiet = false;
     int verbose = 0;
     bool version = false;
+    ScanArguments scan;
 };
 
 /// Defines every option of every command on @p app. Completions, the man pages' option lists and

@@ -56,6 +56,47 @@ Machine open_machine(const OpenOptions& options);
 std::unique_ptr<Source> open_process(std::uint32_t pid, const Machine& machine,
                                      const OpenOptions& options);
 
+/// A process as a list shows it, before its memory is looked at.
+struct ProcessEntry {
+    std::uint32_t pid = 0, parent = 0;
+    std::uint64_t start_time = 0;           ///< clock ticks since boot
+    std::optional<std::uint32_t> uid;       ///< effective, as ps(1) and pgrep(1) -u have it
+    std::string user;                       ///< its name; empty: it has none
+    std::string comm;                       ///< any bytes
+    std::string exe;                        ///< empty: not asked for, or not readable
+    std::string cgroup;                     ///< likewise; to which memory is charged, of v1 or v2
+    std::optional<std::uint64_t> rss_bytes; ///< as stat has it
+};
+
+/// What costs more calls a process than it must.
+struct ListWant {
+    bool exe = false, cgroup = false;
+};
+
+/// Every process that has memory, by pid: without kernel threads and zombies. About four system
+/// calls each, one more for each of @p want; needs no privilege but for exe of other users.
+std::vector<ProcessEntry> list_processes(const OpenOptions& options, ListWant want);
+
+/// The uid of a user's name, or of a number in decimal. Empty: there is no such user.
+std::optional<std::uint32_t> find_user(const std::string& name, const OpenOptions& options);
+
+/// Texts that tell sums of a process without a look at its pages.
+struct RollupText {
+    std::string smaps_rollup; ///< empty: the kernel has none, see gaps
+    std::string status;
+    std::vector<Gap> gaps;
+};
+
+/// Of the process that had @p pid when it was listed; one that took its number since is never read.
+/// Needs PTRACE_MODE_READ on it. Throws Error: gone, denied.
+RollupText read_rollup(std::uint32_t pid, std::uint64_t start_time, const OpenOptions& options);
+
+/// Whether the process with this number is still the one that was listed, and has not exited.
+bool is_same_process(std::uint32_t pid, std::uint64_t start_time, const OpenOptions& options);
+
+/// Tells this boot of the machine from every other; empty: not known.
+std::string read_boot_id(const OpenOptions& options);
+
 /// The page tables of one address space.
 struct ProcessTables {
     std::uint32_t pid = 0; ///< of several processes that share it, the first that was met

@@ -148,9 +148,28 @@ struct Status {
 };
 Status parse_status(std::string_view text);
 
+/// /proc/PID/stat, the fields that matter (proc_pid_stat(5)).
+struct Stat {
+    std::string comm; ///< as it is: blanks, brackets and newlines included
+    char state = '?';
+    std::uint32_t parent = 0, flags = 0; ///< flags: PF_* of the kernel
+    std::uint64_t threads = 0;
+    std::uint64_t start_time = 0; ///< clock ticks since boot
+    std::uint64_t vm_size_bytes = 0, rss_pages = 0;
+    bool kernel_thread() const { return (flags & 0x00200000) != 0; } ///< PF_KTHREAD
+    /// A zombie has none. Once the first thread has exited, only those of the others tell.
+    bool may_have_memory() const { return vm_size_bytes > 0 || threads > 1; }
+    bool operator==(const Stat&) const = default;
+};
+std::optional<Stat> parse_stat(std::string_view text);
+
 /// Start time in clock ticks since boot: field 22 of /proc/PID/stat. The name before it may hold
 /// blanks and brackets.
 std::optional<std::uint64_t> parse_start_time(std::string_view stat);
+
+/// Address of the stack's first byte: field 28 of /proc/PID/stat. Empty where the kernel hides it,
+/// which it does by 0, or by 1 in the name of a process that may not be looked at (do_task_stat).
+std::optional<std::uint64_t> parse_stack_start(std::string_view stat);
 
 /// "key value" lines: ksm_stat, vmstat. Other lines are skipped.
 std::map<std::string, std::int64_t, std::less<>> parse_key_values(std::string_view text);

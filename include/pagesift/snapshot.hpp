@@ -34,8 +34,9 @@ struct Piece {
     std::vector<Part> parts;
 };
 
-/// Cuts @p mappings, clipped to @p only unless that is empty, into pieces of at most 64 Ki pages. A
-/// mapping far larger than @p resident_bytes is cut more coarsely, because it is nearly empty.
+/// Cuts @p mappings, clipped to @p only (in address order, disjoint) unless that is empty, into
+/// pieces of at most 64 Ki pages. A mapping far larger than @p resident_bytes is cut more coarsely,
+/// because it is nearly empty.
 std::vector<Piece> plan_pieces(std::span<const Mapping> mappings,
                                std::span<const AddressRange> only, const HostFacts& host,
                                std::uint64_t resident_bytes);
@@ -134,5 +135,8 @@ bool is_recording(std::string_view head);
 /// short, damaged.
 std::vector<std::unique_ptr<Source>> load_recording(std::string_view bytes,
                                                     const std::string& subject);
+
+/// What was asked for when @p source was recorded; empty when it is no recording.
+std::optional<Want> recorded_want(const Source& source);
 
 } // namespace pagesift::snapshot

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "classify/piece.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <fmt/format.h>
 
@@ -15,6 +16,19 @@ void add_gap(std::vector<Gap>& gaps, Gap gap) {
     for (const Gap& known : gaps)
         if (known == gap) return;
     gaps.push_back(std::move(gap));
+}
+
+/// In address order, and no address twice.
+std::vector<AddressRange> merge(std::vector<AddressRange> ranges) {
+    std::sort(ranges.begin(), ranges.end(),
+              [](const AddressRange& a, const AddressRange& b) { return a.start < b.start; });
+    std::vector<AddressRange> merged;
+    for (const AddressRange& range : ranges)
+        if (!merged.empty() && range.start <= merged.back().end)
+            merged.back().end = std::max(merged.back().end, range.end);
+        else
+            merged.push_back(range);
+    return merged;
 }
 
 SmapsSums sum_up(std::span<const Mapping> mappings) {
@@ -83,14 +97,18 @@ Census look(Source& source, const LookOptions& options) {
     census.process = source.process();
     auto mappings = source.mappings(options.want);
     if (options.on_mappings) options.on_mappings(census.process, mappings);
+    const auto only = merge(options.choose ? options.choose(mappings) : options.only);
     const auto status = procfs::parse_status(census.process.status);
     // Single pages are kept until they are handed on, so when all are wanted every piece is small.
     const bool all_pages = options.on_page && options.where.always();
     const std::uint64_t resident = all_pages ? ~std::uint64_t{0} : resident_bytes(status);
-    const auto pieces = snapshot::plan_pieces(mappings, options.only, census.host, resident);
-    const PieceContext context{census.host, mappings, options.where,
+    const auto pieces = snapshot::plan_pieces(mappings, only, census.host, resident);
+    const PieceContext context{census.host,
+                               mappings,
+                               options.where,
                                static_cast<bool>(options.on_run),
-                               static_cast<bool>(options.on_page)};
+                               static_cast<bool>(options.on_page),
+                               options.all_runs};
     census.mappings.resize(mappings.size());
     std::vector<SlotNote> notes;
     RunMerger merger{census.host.page_size, options.on_run};
@@ -117,10 +135,10 @@ Census look(Source& source, const LookOptions& options) {
     census.interrupted = options.interrupted && options.interrupted();
     // VmPTE is read again: what counts is the number that belongs to the entries just read.
     const auto after = procfs::parse_status(source.process().status);
-    if (options.only.empty()) census.smaps = sum_up(mappings);
+    if (only.empty()) census.smaps = sum_up(mappings);
     census.tables =
         judge_tables(source, mappings, notes, {after.vm_pte_bytes, census.smaps.shared_huge_bytes},
-                     options.only.empty() && !census.interrupted, options.jobs);
+                     only.empty() && !census.interrupted, options.jobs);
     for (std::size_t i = 0; i < mappings.size(); ++i) {
         MappingCensus& entry = census.mappings[i];
         const std::uint64_t seen = entry.tally.pages() * census.host.page_size;
@@ -128,7 +146,7 @@ Census look(Source& source, const LookOptions& options) {
         entry.mapping = std::move(mappings[i]);
         census.totals.add(entry.tally);
     }
-    if (!options.only.empty())
+    if (!only.empty())
         std::erase_if(census.mappings,
                       [](const MappingCensus& entry) { return entry.tally.pages() == 0; });
     census.gaps = source.gaps();

@@ -126,39 +126,60 @@ void PieceBuilder::finish(const PageBlock& block, std::size_t first, std::uint64
     if (!context_.where.always()) {
         const Tri match = context_.where.matches(context_.mappings[mapping_], cls);
         if (match == Tri::unknown) result_.undecided_pages += pages;
-        if (match != Tri::yes) return;
+        if (match != Tri::yes) {
+            if (context_.runs && context_.all_runs) add_runs(block, first, pages, cls, match);
+            return;
+        }
     }
-    tally_->add(cls, pages);
-    if (cls.state == State::present) {
+    if (cls.state != State::present) {
+        tally_->add(cls, pages);
+    } else {
+        add_shares(block, first, static_cast<std::size_t>(pages), cls);
         add_sums(block, first, static_cast<std::size_t>(pages), cls);
         const bool framed = (block.entries[first] & PM_PFRAME_MASK) != 0;
         if (cls.kind != Kind::special && (block.flags.empty() || !framed))
             result_.frames_known = false;
     }
-    if (context_.runs) add_runs(block, first, pages, cls);
+    if (context_.runs) add_runs(block, first, pages, cls, Tri::yes);
     if (context_.pages)
         for (std::size_t i = first; i < first + pages; ++i) add_page(block, i, cls);
 }
 
+/// The map counts of present pages: what of them is this process' share, and its own alone.
+void PieceBuilder::add_shares(const PageBlock& block, std::size_t first, std::size_t pages,
+                              PageClass cls) {
+    const bool has_count = cls.kind != Kind::zero_page && cls.kind != Kind::special;
+    const std::uint64_t page_shifted = context_.host.page_size << 12;
+    std::uint64_t share = 0, alone = 0, unknown = 0;
+    if (!has_count || cls.attribute(Attribute::exclusive) == Tri::yes) {
+        tally_->add(cls, pages);
+        share = page_shifted * pages;
+        alone = pages;
+    } else {
+        for (std::size_t i = first; i < first + pages; ++i) {
+            const std::uint32_t count =
+                block.map_counts.empty() ? 0 : block.map_counts[block.uniform ? 0 : i];
+            if (count == 0)
+                ++unknown;
+            else
+                share += page_shifted / count;
+            alone += count == 1;
+        }
+        // A shift, because page sizes are powers of two: page_shifted is one page.
+        const int page_bits = std::countr_zero(page_shifted);
+        const int excess = page_bits - static_cast<int>(Tally::share_bits);
+        tally_->add(cls, pages, excess >= 0 ? share >> excess : share << -excess, unknown == 0);
+    }
+    // smaps counts hugetlb apart from Pss.
+    if (!has_count || cls.folio == FolioSize::hugetlb) return;
+    tally_->pss_shifted += share;
+    tally_->pss_unknown_pages += unknown;
+    tally_->private_pages += alone;
+}
+
 void PieceBuilder::add_sums(const PageBlock& block, std::size_t first, std::size_t pages,
                             PageClass cls) {
-    const bool resident =
-        cls.kind != Kind::zero_page && cls.kind != Kind::special && cls.folio != FolioSize::hugetlb;
-    const std::uint64_t page_shifted = context_.host.page_size << 12;
     const auto column = [&](std::size_t i) { return block.uniform ? 0 : i; };
-    if (resident && cls.attribute(Attribute::exclusive) == Tri::yes) {
-        tally_->pss_shifted += page_shifted * pages;
-        tally_->private_pages += pages;
-    } else if (resident) {
-        for (std::size_t i = first; i < first + pages; ++i) {
-            const std::uint32_t count = block.map_counts.empty() ? 0 : block.map_counts[column(i)];
-            if (count == 0)
-                ++tally_->pss_unknown_pages;
-            else
-                tally_->pss_shifted += page_shifted / count;
-            tally_->private_pages += count == 1;
-        }
-    }
     if (cls.kind == Kind::ksm || cls.kind == Kind::ksm_sole || cls.kind == Kind::ksm_zero)
         for (std::size_t i = first; i < first + pages; ++i) {
             const std::uint32_t count = block.map_counts.empty() ? 0 : block.map_counts[column(i)];
@@ -188,7 +209,8 @@ void PieceBuilder::add_sums(const PageBlock& block, std::size_t first, std::size
 bool extend_run(Run& run, const Run& next, std::uint64_t page_size) {
     const bool alike = run.mapping == next.mapping && run.range.end == next.range.start &&
                        run.state == next.state && run.kind == next.kind &&
-                       run.marker == next.marker && run.swap_type == next.swap_type;
+                       run.marker == next.marker && run.swap_type == next.swap_type &&
+                       run.contents_read == next.contents_read && run.matches == next.matches;
     if (!alike) return false;
     if (run.swap_offset) {
         const std::uint64_t pages = run.range.size().value / page_size;
@@ -216,35 +238,49 @@ const std::vector<std::uint64_t>* swap_column(const PageBlock& block, PageClass 
 } // namespace
 
 void PieceBuilder::add_runs(const PageBlock& block, std::size_t first, std::uint64_t pages,
-                            PageClass cls) {
-    const std::uint64_t page_size = context_.host.page_size;
-    const auto add = [&](AddressRange range, std::optional<unsigned> type,
-                         std::optional<std::uint64_t> offset) {
-        const Run run{.range = range,
-                      .mapping = mapping_,
-                      .state = cls.state,
-                      .kind = cls.kind,
-                      .marker = cls.marker,
-                      .swap_type = type,
-                      .swap_offset = offset,
-                      .swap_contiguous = offset.has_value(),
-                      .attributes = cls.attributes};
-        if (result_.runs.empty() || !extend_run(result_.runs.back(), run, page_size))
-            result_.runs.push_back(run);
+                            PageClass cls, Tri matches) {
+    const auto address = [&](std::uint64_t i) {
+        return block.range.start + Bytes{i * context_.host.page_size};
     };
-    const auto address = [&](std::uint64_t i) { return block.range.start + Bytes{i * page_size}; };
     const auto* const swaps = swap_column(block, cls);
-    if (!swaps) {
-        add({address(first), address(first + pages)}, {}, {});
+    const bool by_content =
+        context_.all_runs && cls.state == State::present && !block.content.empty();
+    const auto read = [&](std::size_t i) {
+        const Content content = block.content[block.uniform ? 0 : i];
+        return content == Content::zero || content == Content::other;
+    };
+    Run told;
+    told.matches = matches;
+    if (swaps) {
+        for (std::size_t i = first; i < first + pages; ++i)
+            add_run({address(i), address(i + 1)}, cls, (*swaps)[block.uniform ? 0 : i], told);
         return;
     }
-    for (std::size_t i = first; i < first + pages; ++i) {
-        const std::uint64_t entry = (*swaps)[block.uniform ? 0 : i];
-        if (entry & PM_SWAP)
-            add({address(i), address(i + 1)}, swap_type(entry), swap_offset(entry));
-        else
-            add({address(i), address(i + 1)}, {}, {});
+    std::uint64_t from = first;
+    if (by_content)
+        for (std::size_t i = first; i < first + pages; ++i) {
+            if (read(i) == told.contents_read) continue;
+            if (i > from) add_run({address(from), address(i)}, cls, 0, told);
+            told.contents_read = !told.contents_read;
+            from = i;
+        }
+    add_run({address(from), address(first + pages)}, cls, 0, told);
+}
+
+void PieceBuilder::add_run(AddressRange range, PageClass cls, std::uint64_t swap_entry, Run told) {
+    told.range = range;
+    told.mapping = mapping_;
+    told.state = cls.state;
+    told.kind = cls.kind;
+    told.marker = cls.marker;
+    told.attributes = cls.attributes;
+    if (swap_entry & PM_SWAP) {
+        told.swap_type = swap_type(swap_entry);
+        told.swap_offset = swap_offset(swap_entry);
+        told.swap_contiguous = true;
     }
+    if (result_.runs.empty() || !extend_run(result_.runs.back(), told, context_.host.page_size))
+        result_.runs.push_back(told);
 }
 
 void PieceBuilder::add_page(const PageBlock& block, std::size_t i, PageClass cls) {

@@ -23,6 +23,7 @@ struct PieceContext {
     const Filter& where;
     bool runs = false;
     bool pages = false;
+    bool all_runs = false; ///< see LookOptions::all_runs
 };
 
 /// Classifies blocks, which come in address order, into a result.
@@ -36,8 +37,11 @@ private:
     void add_dense(const PageBlock& block);
     PageFacts facts(const PageBlock& block, std::size_t i) const;
     void finish(const PageBlock& block, std::size_t first, std::uint64_t pages, PageClass cls);
-    void add_runs(const PageBlock& block, std::size_t first, std::uint64_t pages, PageClass cls);
+    void add_runs(const PageBlock& block, std::size_t first, std::uint64_t pages, PageClass cls,
+                  Tri matches);
+    void add_run(AddressRange range, PageClass cls, std::uint64_t swap_entry, Run told);
     void add_sums(const PageBlock& block, std::size_t first, std::size_t pages, PageClass cls);
+    void add_shares(const PageBlock& block, std::size_t first, std::size_t pages, PageClass cls);
     void add_page(const PageBlock& block, std::size_t i, PageClass cls);
     void note_slots(AddressRange range, std::uint64_t entry, PageClass cls);
 

@@ -5,6 +5,9 @@
 #include "pagesift/cli.hpp"
 #include "pagesift/os.hpp"
 
+#include <chrono>
+#include <fstream>
+
 namespace pagesift::cli {
 
 /// Exit codes, worst last where several apply (see run).
@@ -36,10 +39,30 @@ struct Target {
 };
 std::vector<Target> parse_targets(const Options& options, const Environment& environment);
 
+std::optional<std::uint32_t> parse_pid(const std::string& text);
 Want parse_want(const Options& options);
+Want parse_want(const std::string& zero, const std::string& file_cache);
+/// "10", "1.5s", "500ms", "5m", "2h". Throws Error(usage) naming @p subject.
+std::chrono::nanoseconds parse_duration(std::string_view text, std::string_view subject);
 os::OpenOptions open_options(const Options& options);
 unsigned jobs(const Options& options, const Environment& environment);
 report::ReportOptions report_options(const Options& options, const Environment& environment);
+
+/// A file that readers see whole, as it was or as it will be: written beside it under another name,
+/// then renamed. What is no ordinary file is written to as it is.
+class ReplacedFile {
+public:
+    explicit ReplacedFile(const std::string& file);
+    ~ReplacedFile(); ///< without commit(), nothing is left behind
+    ReplacedFile(const ReplacedFile&) = delete;
+    ReplacedFile& operator=(const ReplacedFile&) = delete;
+    std::ostream& stream() { return stream_; }
+    void commit(); ///< throws Error(failed) when something was not written
+
+private:
+    std::string name_, target_, temporary_; ///< temporary_ is empty where target_ is written to
+    std::ofstream stream_;
+};
 
 /// Where results go: standard output or --output. close() throws Error when something was not
 /// written.
@@ -57,7 +80,9 @@ private:
 };
 
 Exit run_inspect(const Options& options, const Environment& environment, const Messages& messages);
+Exit run_scan(const Options& options, const Environment& environment, const Messages& messages);
 Exit run_record(const Options& options, const Environment& environment, const Messages& messages);
+Exit run_diff(const Options& options, const Environment& environment, const Messages& messages);
 Exit run_doctor(const Options& options, const Environment& environment, const Messages& messages);
 
 } // namespace pagesift::cli

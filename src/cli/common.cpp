@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <charconv>
+#include <filesystem>
 #include <fmt/format.h>
 #include <fmt/ostream.h>
 #include <fstream>
@@ -24,14 +25,14 @@ Exit Outcome::code() const {
     return failed > 0 || partial ? Exit::partial : Exit::complete;
 }
 
-namespace {
-
-std::optional<std::uint32_t> to_pid(const std::string& text) {
+std::optional<std::uint32_t> parse_pid(const std::string& text) {
     std::uint32_t pid = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), pid);
     if (error != std::errc{} || end != text.data() + text.size() || pid == 0) return {};
     return pid;
 }
+
+namespace {
 
 bool looks_like_number(const std::string& text) {
     return text.find_first_not_of("+-0123456789") == text.npos;
@@ -46,14 +47,14 @@ std::vector<Target> parse_targets(const Options& options, const Environment& env
                      "a recording whose name is a number is given as ./NAME", "not a process id"};
     };
     for (const std::string& text : options.pids) {
-        const auto pid = text == "self" ? std::optional{environment.own_pid} : to_pid(text);
+        const auto pid = text == "self" ? std::optional{environment.own_pid} : parse_pid(text);
         if (!pid) throw bad_pid(text);
         targets.push_back({text, pid});
     }
     for (const std::string& text : options.targets) {
         if (text == "self")
             targets.push_back({text, environment.own_pid});
-        else if (const auto pid = to_pid(text))
+        else if (const auto pid = parse_pid(text))
             targets.push_back({text, pid});
         else if (looks_like_number(text))
             throw bad_pid(text);
@@ -66,15 +67,32 @@ std::vector<Target> parse_targets(const Options& options, const Environment& env
     return targets;
 }
 
-Want parse_want(const Options& options) {
+Want parse_want(const Options& options) { return parse_want(options.zero, options.file_cache); }
+
+Want parse_want(const std::string& zero, const std::string& file_cache) {
     Want want;
-    want.cache = options.file_cache == "on";
-    if (options.zero == "all") want.zero = ZeroTest::all;
-    if (options.zero.starts_with("sample=")) {
+    want.cache = file_cache == "on";
+    if (zero == "all") want.zero = ZeroTest::all;
+    if (zero.starts_with("sample=")) {
         want.zero = ZeroTest::sample;
-        want.sample_share = std::stod(options.zero.substr(7)) / 100;
+        want.sample_share = std::stod(zero.substr(7)) / 100;
     }
     return want;
+}
+
+std::chrono::nanoseconds parse_duration(std::string_view text, std::string_view subject) {
+    static constexpr std::pair<std::string_view, double> units[] = {
+        {"ms", 1e-3}, {"s", 1}, {"m", 60}, {"h", 3600}};
+    const auto digits = text.find_first_not_of("0123456789.");
+    const auto number = std::string{text.substr(0, digits)};
+    const auto unit = digits == text.npos ? "s" : text.substr(digits);
+    char* end = nullptr;
+    const double value = std::strtod(number.c_str(), &end);
+    for (const auto& [word, seconds] : units)
+        if (word == unit && !number.empty() && *end == '\0' && value > 0 && value * seconds < 1e9)
+            return std::chrono::nanoseconds{static_cast<std::int64_t>(value * seconds * 1e9)};
+    throw Error{ErrorKind::usage, std::string{subject}, 0, "such as 500ms, 10, 90s, 5m or 1h",
+                "'" + escape_text(text) + "' is not a time"};
 }
 
 os::OpenOptions open_options(const Options& options) {
@@ -99,10 +117,11 @@ unsigned jobs(const Options& options, const Environment& environment) {
 report::ReportOptions report_options(const Options& options, const Environment& environment) {
     using report::Format, report::Unit;
     report::ReportOptions r;
-    r.format = options.format == "json"     ? Format::json
-               : options.format == "ndjson" ? Format::ndjson
-               : options.format == "csv"    ? Format::csv
-                                            : Format::table;
+    r.format = options.format == "json"          ? Format::json
+               : options.format == "ndjson"      ? Format::ndjson
+               : options.format == "csv"         ? Format::csv
+               : options.format == "openmetrics" ? Format::openmetrics
+                                                 : Format::table;
     r.unit = options.unit == "bytes"   ? Unit::bytes
              : options.unit == "pages" ? Unit::pages
                                        : Unit::automatic;
@@ -119,6 +138,43 @@ report::ReportOptions report_options(const Options& options, const Environment& 
     return r;
 }
 
+namespace {
+
+/// errno of a failed call of the standard library, which need not have set it.
+Error write_error(const std::string& name) {
+    return {ErrorKind::failed, name, errno, "", errno == 0 ? "cannot be written" : ""};
+}
+
+} // namespace
+
+ReplacedFile::ReplacedFile(const std::string& file) : name_(file), target_(file) {
+    namespace fs = std::filesystem;
+    std::error_code error;
+    // A link stays, and what it leads to is replaced.
+    if (fs::is_symlink(file, error)) target_ = fs::weakly_canonical(file, error).string();
+    const auto status = fs::status(target_, error);
+    if (!fs::exists(status) || fs::is_regular_file(status)) temporary_ = target_ + ".tmp";
+    errno = 0;
+    stream_.open(temporary_.empty() ? target_ : temporary_, std::ios::binary | std::ios::trunc);
+    if (!stream_) throw write_error(name_);
+}
+
+ReplacedFile::~ReplacedFile() {
+    std::error_code ignored;
+    if (!temporary_.empty()) std::filesystem::remove(temporary_, ignored);
+}
+
+void ReplacedFile::commit() {
+    errno = 0;
+    stream_.close();
+    if (!stream_) throw write_error(name_);
+    if (temporary_.empty()) return;
+    std::error_code error;
+    std::filesystem::rename(temporary_, target_, error);
+    if (error) throw Error{ErrorKind::failed, name_, error.value()};
+    temporary_.clear();
+}
+
 Output::Output(const std::string& file, std::ostream& standard)
     : name_(file.empty() ? "standard output" : file), stream_(&standard) {
     if (file.empty() || file == "-") return;
@@ -133,8 +189,7 @@ Output::~Output() = default;
 void Output::close() {
     errno = 0;
     stream_->flush();
-    if (!*stream_)
-        throw Error{ErrorKind::failed, name_, errno, "", errno == 0 ? "cannot be written" : ""};
+    if (!*stream_) throw write_error(name_);
 }
 
 } // namespace pagesift::cli

@@ -33,8 +33,6 @@ public:
         look_.interrupted = environment.interrupted;
         for (const auto& text : options.addresses)
             look_.only.push_back(parse_address_range(text, "--address"));
-        std::sort(look_.only.begin(), look_.only.end(),
-                  [](auto a, auto b) { return a.start < b.start; });
         if (!options.where.empty()) look_.where = Filter::parse(options.where);
         if (look_.where.needs_contents() && look_.want.zero == ZeroTest::off)
             throw Error{ErrorKind::usage, "--where", 0, "add --zero all",

@@ -20,25 +20,21 @@ std::string check_zero(const std::string& text) {
 
 CLI::Validator choices(std::vector<std::string> words) { return CLI::IsMember(std::move(words)); }
 
-void add_reading(CLI::App& command, Options& o) {
+void add_zero(CLI::App& command, std::string& zero) {
     command
-        .add_option(
-            "--zero", o.zero,
-            "Read contents to find zero-filled pages; with the proc lens this marks the pages "
-            "that are read as referenced")
+        .add_option("--zero", zero,
+                    "Read contents to find zero-filled pages; with the proc lens this marks the "
+                    "pages that are read as referenced")
         ->type_name("off|sample=N%|all")
         ->check(CLI::Validator{check_zero, "", "zero"})
         ->capture_default_str();
+}
+
+void add_lens(CLI::App& command, Options& o) {
     command
         .add_option("--file-cache", o.file_cache,
                     "Ask the page cache about file pages that are not mapped")
         ->check(choices({"on", "off"}))
-        ->capture_default_str();
-    command
-        .add_option("--smaps", o.smaps,
-                    "Read smaps (slower; VmFlags and Referenced of each mapping); auto: only "
-                    "where an answer needs it")
-        ->check(choices({"auto", "on", "off"}))
         ->capture_default_str();
     command
         .add_option("--lens", o.lens,
@@ -46,9 +42,22 @@ void add_reading(CLI::App& command, Options& o) {
                     "exact where it can be had")
         ->check(choices({"auto", "proc", "exact"}))
         ->capture_default_str();
-    command.add_option("-j,--jobs", o.jobs, "Threads that read; 0: one a processor, at most 8")
-        ->type_name("N")
-        ->check(CLI::Range(0u, 64u));
+}
+
+void add_jobs(CLI::App& command, Options& o, const std::string& meaning) {
+    command.add_option("-j,--jobs", o.jobs, meaning)->type_name("N")->check(CLI::Range(0u, 64u));
+}
+
+void add_reading(CLI::App& command, Options& o) {
+    add_zero(command, o.zero);
+    add_lens(command, o);
+    command
+        .add_option("--smaps", o.smaps,
+                    "Read smaps (slower; VmFlags and Referenced of each mapping); auto: only "
+                    "where an answer needs it")
+        ->check(choices({"auto", "on", "off"}))
+        ->capture_default_str();
+    add_jobs(command, o, "Threads that read; 0: one a processor, at most 8");
 }
 
 void add_common(CLI::App& command, Options& o) {
@@ -109,6 +118,89 @@ void add_inspect(CLI::App& app, Options& o) {
     add_common(command, o);
 }
 
+void add_selectors(CLI::App& command, Options& o) {
+    const auto several = [&](const char* name, std::vector<std::string>& values,
+                             const char* meaning, const char* type) {
+        command.add_option(name, values, meaning)->type_name(type)->allow_extra_args(false);
+    };
+    several("-p,--pid", o.pids, "Only this process; may be given again, as all selectors may",
+            "PID");
+    several("--comm", o.scan.comms, "Only processes whose name matches a shell pattern", "GLOB");
+    several("--exe", o.scan.exes,
+            "Only processes whose executable matches, by its path or the last part of it", "GLOB");
+    several("--user", o.scan.users, "Only processes of this user", "NAME|UID");
+    several("--cgroup", o.scan.cgroups, "Only processes in this cgroup and those below it", "PATH");
+    several("--children-of", o.scan.children_of,
+            "Only the descendants of this process, without itself", "PID");
+    command
+        .add_option("--min-rss", o.scan.min_rss, "Only processes with at least this much in memory")
+        ->type_name("SIZE");
+}
+
+void add_cost(CLI::App& command, Options& o) {
+    add_jobs(command, o, "Threads that read; 0: one");
+    command
+        .add_option("--cpu", o.scan.cpu,
+                    "Sleep between pieces of work to take no more than this share of one core")
+        ->type_name("PERCENT")
+        ->check(CLI::Range(0.1, 6400.0));
+    command
+        .add_option("--max-time", o.scan.max_time,
+                    "End a scan after this time: each process has a share of it by its size and is "
+                    "cut off behind that")
+        ->type_name("TIME");
+    command
+        .add_option(
+            "--max-process-bytes", o.scan.max_process_bytes,
+            "Of processes with more than this in memory, look at a sample of about this size")
+        ->type_name("SIZE");
+    command.add_option("--interval", o.scan.interval, "Scan again and again, a scan every TIME")
+        ->type_name("TIME");
+    command.add_option("--count", o.scan.count, "So many scans; default: until interrupted")
+        ->type_name("N")
+        ->check(CLI::PositiveNumber)
+        ->needs("--interval");
+}
+
+void add_scan(CLI::App& app, Options& o) {
+    auto& command =
+        *app.add_subcommand("scan", "Show what many processes have, one record for each");
+    add_selectors(command, o);
+    command
+        .add_option("--depth", o.scan.depth,
+                    "How closely to look: totals (smaps_rollup), pages (every page), content "
+                    "(zero-filled pages too)")
+        ->check(choices({"totals", "pages", "content"}))
+        ->capture_default_str();
+    add_zero(command, o.scan.zero);
+    command
+        .add_option("--where", o.where,
+                    "Only records for which EXPR holds, such as 'zero_filled_bytes > 64M or "
+                    "empty_tables > 1000'")
+        ->type_name("EXPR");
+    command
+        .add_option("--per", o.scan.per,
+                    "A record for each process (the default), mapping or range, or for all "
+                    "processes of a cgroup or a name; openmetrics: comm")
+        ->check(choices({"process", "mapping", "range", "cgroup", "comm"}));
+    command
+        .add_option("--sort", o.scan.sort,
+                    "Largest first by this field; -KEY: smallest first. Table: rss_bytes")
+        ->type_name("KEY");
+    command.add_option("--top", o.scan.top, "Only the first N records; 0: all. Table: 20")
+        ->type_name("N");
+    command.add_option("--format", o.format, "Output format; sqlite appends to the file of -o")
+        ->check(choices({"table", "json", "ndjson", "csv", "openmetrics", "sqlite"}))
+        ->capture_default_str();
+    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
+        ->check(choices({"auto", "bytes", "pages"}))
+        ->capture_default_str();
+    add_cost(command, o);
+    add_style(command, o);
+    add_lens(command, o);
+    add_common(command, o);
+}
+
 void add_record(CLI::App& app, Options& o) {
     auto& command = *app.add_subcommand("record", "Keep a picture that inspect reads later");
     command.add_option("TARGET", o.targets, "Process ids or 'self'")->type_name("PID|self");
@@ -119,6 +211,39 @@ void add_record(CLI::App& app, Options& o) {
     add_reading(command, o);
     add_common(command, o);
     command.get_option("--output")->required();
+}
+
+void add_diff(CLI::App& app, Options& o) {
+    auto& command = *app.add_subcommand("diff", "Show what changed between two pictures");
+    command
+        .add_option("TARGET", o.targets,
+                    "The picture before, a recording, and the one after: a recording, a process "
+                    "id or 'self'; or scans of a history, FILE@N, N below 0: from the newest")
+        ->type_name("RECORDING|PID|self|FILE");
+    command.add_flag("--mappings", o.mappings, "List every mapping that changed");
+    command.add_flag("--ranges", o.ranges, "List every range of pages that changed");
+    command
+        .add_option("--where", o.where,
+                    "Only pages (of scans: records) for which EXPR holds in one picture or both")
+        ->type_name("EXPR");
+    command.add_option("--format", o.format, "Output format")
+        ->check(choices({"table", "json", "ndjson", "csv"}))
+        ->capture_default_str();
+    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
+        ->check(choices({"auto", "bytes", "pages"}))
+        ->capture_default_str();
+    command
+        .add_option("--top", o.top, "Changes, mappings and processes in the tables, largest first")
+        ->type_name("N")
+        ->capture_default_str();
+    command.add_option("--lens", o.lens, "How to look at a process; see inspect")
+        ->check(choices({"auto", "proc", "exact"}))
+        ->capture_default_str();
+    command.add_option("-j,--jobs", o.jobs, "Threads that read; 0: one a processor, at most 8")
+        ->type_name("N")
+        ->check(CLI::Range(0u, 64u));
+    add_style(command, o);
+    add_common(command, o);
 }
 
 void add_doctor(CLI::App& app, Options& o) {
@@ -141,7 +266,9 @@ void build_app(CLI::App& app, Options& options) {
     app.add_flag("-V,--version", options.version, "Print the version and how it was built");
     app.require_subcommand(0, 1);
     add_inspect(app, options);
+    add_scan(app, options);
     add_record(app, options);
+    add_diff(app, options);
     add_doctor(app, options);
 }
 

@@ -60,8 +60,9 @@ ExactPages::ExactPages(ExactLens& lens, std::uint64_t top, int pagemap_fd,
 /// One block, on one thread.
 class ExactPages::Reading {
 public:
-    Reading(ExactPages& pages, PageBlock& block)
+    Reading(ExactPages& pages, PageBlock& block, std::span<const AddressRange> mappings)
         : pages_(pages),
+          mappings_(mappings),
           view_(pages.lens_.lease()),
           format_(view_->kernel().entries),
           block_(block),
@@ -96,22 +97,34 @@ private:
     /// of a page whose own entry is not. False: every such page was written to meanwhile.
     bool add_soft_dirty() {
         if (!pages_.kernel_.has_soft_dirty) return true;
+        const std::span entries{block_.entries};
+        if (mappings_.empty()) return add_soft_dirty(0, entries);
+        return std::all_of(mappings_.begin(), mappings_.end(), [&](const AddressRange& range) {
+            const auto at = (range.start - block_.range.start).value >> format_.page_shift;
+            return add_soft_dirty(at,
+                                  entries.subspan(at, range.size().value >> format_.page_shift));
+        });
+    }
+
+    /// Of @p entries of one mapping, which begin at page @p first of the block.
+    bool add_soft_dirty(std::size_t first, std::span<std::uint64_t> entries) {
         static constexpr unsigned tries = 4;
         std::size_t at = 0;
         for (unsigned i = 0; i < tries; ++i, ++at) {
-            while (at < block_.entries.size() && (block_.entries[at] & abi::PM_SOFT_DIRTY)) ++at;
-            if (at == block_.entries.size()) return true;
+            while (at < entries.size() && (entries[at] & abi::PM_SOFT_DIRTY)) ++at;
+            if (at == entries.size()) return true;
+            const std::uint64_t page = first_page_ + first + at;
             std::uint64_t said = 0;
-            read_words(pages_.pagemap_fd_, first_page_ + at, {&said, 1});
+            read_words(pages_.pagemap_fd_, page, {&said, 1});
             if (!(said & abi::PM_SOFT_DIRTY)) return true;
-            const Address page{(first_page_ + at) << format_.page_shift};
+            const Address address{page << format_.page_shift};
             std::uint64_t word = abi::PM_SOFT_DIRTY;
-            walk({page, page + Bytes{format_.page_bytes()}}, [&](const walk::SlotRun& run) {
+            walk({address, address + Bytes{format_.page_bytes()}}, [&](const walk::SlotRun& run) {
                 if (run.state != walk::TableState::unknown)
                     walk::write_pagemap(format_, run, {&word, 1});
             });
             if (word & abi::PM_SOFT_DIRTY) continue;
-            for (std::uint64_t& entry : block_.entries) entry |= abi::PM_SOFT_DIRTY;
+            for (std::uint64_t& entry : entries) entry |= abi::PM_SOFT_DIRTY;
             return true;
         }
         return false;
@@ -270,6 +283,7 @@ private:
     }
 
     ExactPages& pages_;
+    std::span<const AddressRange> mappings_;
     ExactLens::Lease view_;
     const walk::EntryFormat& format_;
     PageBlock& block_;
@@ -280,6 +294,8 @@ private:
 
 void ExactPages::mend_ksm_flags(PageBlock& block) const { mend_ksm(*lens_.lease(), block); }
 
-bool ExactPages::read(PageBlock& block) { return Reading{*this, block}.run(); }
+bool ExactPages::read(PageBlock& block, std::span<const AddressRange> mappings) {
+    return Reading{*this, block, mappings}.run();
+}
 
 } // namespace pagesift::os

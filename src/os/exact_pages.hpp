@@ -28,11 +28,12 @@ public:
     bool works() const { return works_.load(std::memory_order_relaxed); }
 
     /// Fills entries, entry_bits, flags, map_counts, folio_orders and pmd_mapped of @p block, whose
-    /// range is set, in one mapping without frames that pagemap would hide.
+    /// range is set, in mappings without frames that pagemap would hide: one, or those of
+    /// @p mappings, which lie inside of the block.
     /// @return false: nothing is to be believed, because tables changed at every look or because
     ///         the two sources differ; ask /proc
     /// @throws Error as KernelMemory::read does
-    bool read(PageBlock& block);
+    bool read(PageBlock& block, std::span<const AddressRange> mappings = {});
 
     /// Takes KPF_KSM from the flags of pages that KSM did not merge.
     /// @throws Error as KernelMemory::read does

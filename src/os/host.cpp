@@ -71,6 +71,10 @@ std::shared_ptr<const HostFacts> read_host(const OpenOptions& options) {
     return host;
 }
 
+std::string read_boot_id(const OpenOptions& options) {
+    return first_line(Root{options.root}.read_text("proc/sys/kernel/random/boot_id").text);
+}
+
 Machine open_machine(const OpenOptions& options) {
     using Lens = OpenOptions::Lens;
     Machine machine{read_host(options)};

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <utility>
 
 namespace pagesift::os {
 namespace {
@@ -38,6 +39,7 @@ ProcessSource::ProcessSource(std::uint32_t pid, const Machine& machine, const Op
     if (exact_)
         exact_pages_.emplace(*exact_, top_table_, pagemap_.get(), frames_,
                              ExactPages::Kernel{host_->soft_dirty.value_or(true), mends_ksm_flag_});
+    if (exact_pages_) neighbours_.emplace(*exact_pages_, *host_);
     CacheMethods methods;
     methods.exact = exact_.get();
     methods.cachestat = uses("cachestat") && host_has_cachestat();
@@ -57,21 +59,24 @@ ProcessSource::ProcessSource(std::uint32_t pid, const Machine& machine, const Op
 /// The leader's files are empty once it has exited, whatever its other threads do; each thread's
 /// own folder below /proc still shows their common memory.
 void ProcessSource::choose_base() {
-    const auto stat = root_.read_text(base_ + "/stat");
+    auto stat = root_.read_text(base_ + "/stat");
     if (stat.error != 0)
         throw Error{stat.error == ENOENT || stat.error == ESRCH ? ErrorKind::gone
                                                                 : ErrorKind::denied,
                     fmt::format("pid {}", pid_), 0, "",
                     stat.error == ENOENT ? "no such process" : "stat: " + errno_name(stat.error)};
-    start_time_ = procfs::parse_start_time(stat.text).value_or(0);
-    const auto status = procfs::parse_status(root_.read_text(base_ + "/status").text);
+    stat_ = std::move(stat.text);
+    start_time_ = procfs::parse_start_time(stat_).value_or(0);
+    status_ = root_.read_text(base_ + "/status").text;
+    const auto status = procfs::parse_status(status_);
     if (status.tgid && *status.tgid != pid_)
         throw Error{ErrorKind::gone, fmt::format("pid {}", pid_), 0,
                     fmt::format("it is a thread of pid {}", *status.tgid), "not a process"};
     if (status.has_memory()) return;
     for (const auto& thread : root_.list(base_ + "/task")) {
         const std::string other = "proc/" + thread;
-        if (procfs::parse_status(root_.read_text(other + "/status").text).has_memory()) {
+        status_ = root_.read_text(other + "/status").text;
+        if (procfs::parse_status(status_).has_memory()) {
             base_ = other;
             return;
         }
@@ -121,19 +126,30 @@ void ProcessSource::use_proc_lens(const std::string& reason) {
 ProcessText ProcessSource::process() {
     ProcessText text;
     text.pid = pid_;
-    text.stat = root_.read_text(fmt::format("proc/{}/stat", pid_)).text;
-    text.status = root_.read_text(base_ + "/status").text;
-    text.comm = root_.read_text(fmt::format("proc/{}/comm", pid_)).text;
-    if (text.comm.ends_with('\n')) text.comm.pop_back();
-    text.exe = root_.read_link(base_ + "/exe");
+    text.stat = stat_;
+    // What was read to open the process serves once; a second look is for what has changed.
+    text.status = status_.empty() ? root_.read_text(base_ + "/status").text
+                                  : std::exchange(status_, std::string{});
+    if (!about_) about_ = read_about();
+    text.comm = about_->comm;
+    text.exe = about_->exe;
+    text.ksm_stat = about_->ksm_stat;
+    return text;
+}
+
+ProcessSource::About ProcessSource::read_about() const {
+    About about;
+    about.comm = root_.read_text(fmt::format("proc/{}/comm", pid_)).text;
+    if (about.comm.ends_with('\n')) about.comm.pop_back();
+    about.exe = root_.read_link(base_ + "/exe");
     const auto ksm = root_.read_text(base_ + "/ksm_stat");
-    text.ksm_stat = ksm.text;
+    about.ksm_stat = ksm.text;
     if (ksm.error != 0)
         gaps_.add(
             {"ksm_stat", std::nullopt,
              fmt::format("KSM figures of the process are missing ({})", errno_name(ksm.error)),
              ksm.error == EACCES ? "the target's uid or root" : "", false});
-    return text;
+    return about;
 }
 
 std::vector<Mapping> ProcessSource::mappings(const Want& want) {
@@ -157,6 +173,7 @@ std::vector<Mapping> ProcessSource::mappings(const Want& want) {
                         std::any_of(mappings.begin(), mappings.end(), needs_smaps);
     if (options_.smaps == Smaps::on || (options_.smaps == Smaps::automatic && needed))
         reader.add_smaps(mappings);
+    if (neighbours_) neighbours_->plan(mappings);
     return mappings;
 }
 
@@ -199,6 +216,8 @@ void ProcessSource::read_block(const Mapping& mapping, AddressRange wanted, cons
 }
 
 void ProcessSource::add_cache(const Mapping& mapping, PageBlock& block) {
+    // Of many mappings all pages are mapped; to open their files would cost more than to read them.
+    if (std::none_of(block.entries.begin(), block.entries.end(), is_none)) return;
     if (mapping.backing == Backing::hugetlb) {
         cache_->read_huge(mapping, block);
         return;
@@ -265,12 +284,11 @@ void ProcessSource::report_end(AddressRange rest, std::int64_t answer) {
 
 /// Entries and frames from the kernel's memory, where that is at hand and knows all of them.
 bool ProcessSource::read_exactly(const Mapping& mapping, AddressRange wanted, PageBlock& block) {
-    const bool plain = mapping.backing == Backing::anon || mapping.backing == Backing::file ||
-                       mapping.backing == Backing::shmem;
-    if (!plain || !exact_pages_ || !exact_pages_->works()) return false;
+    if (!Neighbours::are_plain(mapping.backing) || !exact_pages_ || !exact_pages_->works())
+        return false;
     block.range = wanted;
     try {
-        if (exact_pages_->read(block)) {
+        if (neighbours_->read(block) || (exact_pages_->works() && exact_pages_->read(block))) {
             // The tables of a process that has ended are empty. pagemap tells.
             std::uint64_t word = 0;
             if (!std::all_of(block.entries.begin(), block.entries.end(), is_none)) return true;

@@ -8,6 +8,7 @@
 #include "os/file.hpp"
 #include "os/frames.hpp"
 #include "os/mappings.hpp"
+#include "os/neighbours.hpp"
 #include "os/page_cache.hpp"
 #include "pagesift/os.hpp"
 
@@ -29,7 +30,14 @@ public:
     std::vector<Gap> gaps() const override;
 
 private:
+    /// What is read once: a look asks for the process a second time when it is done, for what its
+    /// status says then.
+    struct About {
+        std::string comm, exe, ksm_stat;
+    };
+
     void choose_base();
+    About read_about() const;
     void open_pagemap();
     void find_top_table();
     void use_proc_lens(const std::string& reason);
@@ -54,10 +62,14 @@ private:
     std::shared_ptr<ExactLens> exact_; ///< none: the proc lens
     std::uint64_t top_table_ = 0;      ///< of the process, with the exact lens
     std::uint64_t start_time_ = 0;
+    std::string stat_;
+    std::string status_; ///< empty: handed out
+    std::optional<About> about_;
     Fd pagemap_;
     mutable GapLog gaps_;
     FrameReader frames_;
     std::optional<ExactPages> exact_pages_;
+    std::optional<Neighbours> neighbours_; ///< with exact_pages_
     std::optional<PageCache> cache_;
     std::optional<ContentReader> contents_;
     bool scan_works_;

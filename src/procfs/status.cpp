@@ -2,6 +2,8 @@
 #include "pagesift/procfs.hpp"
 #include "procfs/scan.hpp"
 
+#include <type_traits>
+
 namespace pagesift::procfs {
 namespace {
 
@@ -13,6 +15,17 @@ std::optional<std::uint64_t> kilobytes(std::string_view text) {
 
 std::optional<std::uint32_t> number(std::string_view text) {
     return to_number<std::uint32_t>(take_word(text));
+}
+
+/// A number behind the name, which is field 2 and may hold blanks and brackets.
+std::optional<std::uint64_t> stat_field(std::string_view stat, int wanted) {
+    const auto bracket = stat.rfind(')');
+    if (bracket == stat.npos) return {};
+    stat.remove_prefix(bracket + 1);
+    // The state behind the name is field 3.
+    for (int field = 3; field < wanted; ++field)
+        if (take_word(stat).empty()) return {};
+    return to_number(trim(take_word(stat)));
 }
 
 } // namespace
@@ -56,14 +69,42 @@ Status parse_status(std::string_view text) {
     return status;
 }
 
+std::optional<Stat> parse_stat(std::string_view text) {
+    const auto open = text.find('(');
+    const auto close = text.rfind(')');
+    if (open == text.npos || close == text.npos || close < open) return {};
+    Stat stat;
+    stat.comm = std::string{text.substr(open + 1, close - open - 1)};
+    text.remove_prefix(close + 1);
+    const auto state = take_word(text);
+    if (state.size() != 1) return {};
+    stat.state = state[0];
+    for (int field = 4; field <= 24; ++field) {
+        const auto word = trim(take_word(text));
+        const auto set = [&](auto& target) {
+            const auto value = to_number<std::remove_reference_t<decltype(target)>>(word);
+            target = value.value_or(0);
+            return value.has_value();
+        };
+        const bool good = field == 4    ? set(stat.parent)
+                          : field == 9  ? set(stat.flags)
+                          : field == 20 ? set(stat.threads)
+                          : field == 22 ? set(stat.start_time)
+                          : field == 23 ? set(stat.vm_size_bytes)
+                          : field == 24 ? set(stat.rss_pages)
+                                        : !word.empty();
+        if (!good) return {};
+    }
+    return stat;
+}
+
 std::optional<std::uint64_t> parse_start_time(std::string_view stat) {
-    const auto bracket = stat.rfind(')');
-    if (bracket == stat.npos) return {};
-    stat.remove_prefix(bracket + 1);
-    // The state behind the name is field 3.
-    for (int field = 3; field < 22; ++field)
-        if (take_word(stat).empty()) return {};
-    return to_number(trim(take_word(stat)));
+    return stat_field(stat, 22);
+}
+
+std::optional<std::uint64_t> parse_stack_start(std::string_view stat) {
+    const auto start = stat_field(stat, 28);
+    return start.value_or(0) > 1 ? start : std::nullopt;
 }
 
 std::map<std::string, std::int64_t, std::less<>> parse_key_values(std::string_view text) {

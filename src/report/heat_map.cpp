@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "report/heat_map.hpp"
 
-#include "report/figures.hpp"
+#include "pagesift/figures.hpp"
 
 #include <algorithm>
 #include <bit>

@@ -2,8 +2,8 @@
 // The members that json and ndjson have in common.
 #pragma once
 
+#include "pagesift/figures.hpp"
 #include "pagesift/report.hpp"
-#include "report/figures.hpp"
 #include "report/json_writer.hpp"
 
 namespace pagesift::report {

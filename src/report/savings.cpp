@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "report/figures.hpp"
-
+#include "pagesift/figures.hpp"
 #include "pagesift/report.hpp"
 
 #include <algorithm>
@@ -32,8 +31,9 @@ void add_empty_tables(const Census& census, std::vector<Saving>& savings) {
 /// Zero-filled pages of private anonymous memory: those read as zero again after they were dropped.
 std::uint64_t zero_filled_bytes(const Census& census) {
     std::uint64_t pages = 0;
-    for (const auto& [cls, count] : census.totals.entries())
-        if (cls.kind == Kind::zero_filled && cls.backing == Backing::anon) pages += count;
+    for (const Tally::Entry& entry : census.totals.entries())
+        if (entry.cls.kind == Kind::zero_filled && entry.cls.backing == Backing::anon)
+            pages += entry.pages;
     return pages * census.host.page_size;
 }
 

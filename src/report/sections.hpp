@@ -2,8 +2,8 @@
 // The parts of the table format, from top to bottom.
 #pragma once
 
+#include "pagesift/figures.hpp"
 #include "report/columns.hpp"
-#include "report/figures.hpp"
 
 namespace pagesift::report {
 

@@ -8,6 +8,7 @@ Sink make_sink(std::ostream& out, const ReportOptions& options) {
     case Format::json: return make_json_sink(out, options);
     case Format::ndjson: return make_ndjson_sink(out, options);
     case Format::csv: return make_csv_sink(out, options);
+    case Format::openmetrics: // of scans only
     case Format::table: break;
     }
     return make_table_sink(out, options);

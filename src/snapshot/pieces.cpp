@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "pagesift/snapshot.hpp"
 
+#include <algorithm>
+
 namespace pagesift::snapshot {
 namespace {
 
@@ -13,8 +15,11 @@ constexpr std::size_t sparse_appetite = 512;
 std::vector<AddressRange> clip(AddressRange range, std::span<const AddressRange> only) {
     if (only.empty()) return {range};
     std::vector<AddressRange> parts;
-    for (const AddressRange& wanted : only)
-        if (const auto part = range.intersect(wanted); !part.empty()) parts.push_back(part);
+    auto wanted = std::partition_point(only.begin(), only.end(), [&](const AddressRange& before) {
+        return before.end <= range.start;
+    });
+    for (; wanted != only.end() && wanted->start < range.end; ++wanted)
+        parts.push_back(range.intersect(*wanted));
     return parts;
 }
 

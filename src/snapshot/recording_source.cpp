@@ -2,6 +2,7 @@
 #include "snapshot/recording_source.hpp"
 
 #include "pagesift/abi.hpp"
+#include "pagesift/snapshot.hpp"
 
 #include <fmt/format.h>
 #include <type_traits>
@@ -158,6 +159,11 @@ std::vector<Gap> RecordedSource::gaps() const {
                         fmt::format("{} more were not recorded", human_bytes(missing_bytes_)), "",
                         true});
     return gaps;
+}
+
+std::optional<Want> recorded_want(const Source& source) {
+    const auto* const recorded = dynamic_cast<const RecordedSource*>(&source);
+    return recorded ? std::optional{recorded->recorded_want()} : std::nullopt;
 }
 
 } // namespace pagesift::snapshot

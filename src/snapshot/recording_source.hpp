@@ -47,6 +47,7 @@ public:
     std::optional<std::vector<AddressRange>>
     locate_tables(std::span<const AddressRange> ranges) override;
     std::vector<Gap> gaps() const override;
+    const Want& recorded_want() const { return process_.want; }
 
 private:
     std::uint64_t fill(const Extent& extent, std::uint64_t first, std::uint64_t last,

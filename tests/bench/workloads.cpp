@@ -7,7 +7,7 @@
 // memory cgroup. Both have names made from the process id, so that whoever started this program
 // can remove them after it was killed outright.
 
-#include "pressure.hpp"
+#include "population.hpp"
 
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -212,6 +212,19 @@ template <Contents contents> void build_2g(const Options& options, const Ready& 
     ready(facts);
 }
 
+// Programs of their own, each with its libraries, heap and stack beside the 8 MiB.
+void build_processes1000(const Options& options, const Ready& ready) {
+    constexpr std::uint64_t bytes_each = 8 * mib;
+    Population population;
+    population.start(scaled(1000, options.scale, 1), bytes_each);
+    std::string pids;
+    for (const pid_t pid : population.pids())
+        pids += (pids.empty() ? "" : ",") + std::to_string(pid);
+    ready({{"processes", std::to_string(population.pids().size())},
+           {"bytes_each", std::to_string(bytes_each)},
+           {"pids", "[" + pids + "]"}});
+}
+
 struct Workload {
     std::string_view name;
     void (*build)(const Options&, const Ready&);
@@ -226,6 +239,7 @@ constexpr Workload workloads[] = {
     {"shared4g", build_shared4g},
     {"noise2g", build_2g<Contents::noise>},
     {"zeroes2g", build_2g<Contents::zeroes>},
+    {"processes1000", build_processes1000},
 };
 
 std::optional<Options> parse_options(int argc, char** argv) {

@@ -27,7 +27,9 @@ void check_status(std::string_view text) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const auto text = as_text(data, size);
     check_status(text);
-    procfs::parse_start_time(text);
+    const auto start = procfs::parse_start_time(text);
+    if (const auto stat = procfs::parse_stat(text))
+        require(start == stat->start_time, "both parsers of stat find the same start time");
     procfs::parse_mountinfo(text);
     for (const auto& [key, value] : procfs::parse_key_values(text))
         require(!key.empty() && key.find('\n') == key.npos, "a key is a word");

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Conditions of --where, and what they say of a few mappings and classes.
+// Conditions of --where: of inspect, and what they say of a few mappings and classes; and of scan,
+// and what they say of a few records.
 #include "fuzz.hpp"
 
 #include "pagesift/classify.hpp"
+#include "pagesift/scan.hpp"
 
 namespace {
 
@@ -44,8 +46,52 @@ std::vector<PageClass> made_up_classes() {
     return classes;
 }
 
+/// Records in which everything is unknown, everything is as small as can be, and as large.
+std::vector<scan::Record> made_up_records() {
+    std::vector<scan::Record> records(3);
+    for (std::size_t i = 0; i < scan::fields().size(); ++i) {
+        switch (scan::fields()[i].unit) {
+        case scan::Unit::text:
+            records[1].values[i] = std::string{};
+            records[2].values[i] = std::string{"\x1b[31m\n\xff*["};
+            break;
+        case scan::Unit::flag:
+            records[1].values[i] = false;
+            records[2].values[i] = true;
+            break;
+        case scan::Unit::share:
+        case scan::Unit::seconds:
+            records[1].values[i] = 0.0;
+            records[2].values[i] = 1.0;
+            break;
+        default: records[1].values[i] = std::uint64_t{0}; records[2].values[i] = ~std::uint64_t{0};
+        }
+    }
+    return records;
+}
+
 Tri opposite(Tri value) {
     return value == Tri::unknown ? value : value == Tri::yes ? Tri::no : Tri::yes;
+}
+
+/// @p text and its negation as conditions of one language, and what they say of each of @p ask.
+template <class Language, class Ask> void try_language(std::string_view text, const Ask& ask) {
+    Language condition, negated;
+    bool has_negated = false;
+    try {
+        condition = Language::parse(text);
+        // One level deeper, it may be refused.
+        negated = Language::parse("not (" + std::string{text} + ")");
+        has_negated = true;
+    } catch (const Error& error) {
+        require(error.kind() == ErrorKind::usage, "the command line is to blame");
+        require(is_printable(error.what()), "the message can be printed");
+    }
+    ask(condition, [&](Tri answer, const auto&... subject) {
+        require(answer <= Tri::unknown, "there are three answers");
+        if (has_negated)
+            require(negated.matches(subject...) == opposite(answer), "not turns yes and no");
+    });
 }
 
 } // namespace
@@ -53,24 +99,15 @@ Tri opposite(Tri value) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     static const auto mappings = made_up_mappings();
     static const auto classes = made_up_classes();
+    static const auto records = made_up_records();
     const auto text = as_text(data, size);
-    Filter filter, negated;
-    bool has_negated = false;
-    try {
-        filter = Filter::parse(text);
-        // One level deeper, it may be refused.
-        negated = Filter::parse("not (" + std::string{text} + ")");
-        has_negated = true;
-    } catch (const Error& error) {
-        require(error.kind() == ErrorKind::usage, "the command line is to blame");
-        require(is_printable(error.what()), "the message can be printed");
-    }
-    for (const Mapping& mapping : mappings)
-        for (const PageClass& cls : classes) {
-            const Tri answer = filter.matches(mapping, cls);
-            require(answer <= Tri::unknown, "there are three answers");
-            if (has_negated)
-                require(negated.matches(mapping, cls) == opposite(answer), "not turns yes and no");
-        }
+    try_language<Filter>(text, [&](const Filter& filter, const auto& check) {
+        for (const Mapping& mapping : mappings)
+            for (const PageClass& cls : classes) check(filter.matches(mapping, cls), mapping, cls);
+    });
+    try_language<scan::Where>(text, [&](const scan::Where& where, const auto& check) {
+        for (const scan::Record& record : records) check(where.matches(record), record);
+        require(where.needs() <= scan::Depth::content, "there are three depths");
+    });
     return 0;
 }

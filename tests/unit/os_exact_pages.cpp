@@ -44,7 +44,7 @@ struct Fixture {
     }
 
     /// What is said of @p pages pages from base on; the bool: it is to be believed.
-    bool read(std::uint64_t pages) {
+    bool read(std::uint64_t pages, std::span<const AddressRange> mappings = {}) {
         const Root proc{root.path()};
         const auto pagemap = proc.open("pagemap", O_RDONLY);
         const FrameReader frames{proc, true};
@@ -57,7 +57,7 @@ struct Fixture {
         REQUIRE(exact.works());
         block.clear();
         block.range = {Address{base}, Address{base + pages * page}};
-        const bool believed = exact.read(block);
+        const bool believed = exact.read(block, mappings);
         still_works = exact.works();
         return believed;
     }
@@ -210,4 +210,20 @@ TEST_CASE("exact pages: what is soft-dirty as a whole mapping is so in each of i
     CHECK(read(true, abi::PM_SOFT_DIRTY) == std::vector<bool>{true, true, true});
     CHECK(read(true, 0) == std::vector<bool>{true, false, false});
     CHECK(read(false, abi::PM_SOFT_DIRTY) == std::vector<bool>{true, false, false});
+}
+
+TEST_CASE("exact pages: of several mappings in a block each is soft-dirty as a whole, or not") {
+    Fixture f;
+    f.about.has_soft_dirty = true;
+    const auto part = [](std::uint64_t first, std::uint64_t end) {
+        return AddressRange{Address{base + first * page}, Address{base + end * page}};
+    };
+    // Three mappings with a hole between the first two; pagemap calls the first and the last dirty.
+    const std::vector<AddressRange> mappings{part(0, 2), part(3, 5), part(5, 6)};
+    f.root.write_words("pagemap", base / page,
+                       {abi::PM_SOFT_DIRTY, abi::PM_SOFT_DIRTY, 0, 0, 0, abi::PM_SOFT_DIRTY});
+    REQUIRE(f.read(6, mappings));
+    std::vector<bool> is;
+    for (const auto entry : f.block.entries) is.push_back((entry & abi::PM_SOFT_DIRTY) != 0);
+    CHECK(is == std::vector<bool>{true, true, false, false, false, true});
 }

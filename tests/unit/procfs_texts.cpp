@@ -73,6 +73,36 @@ TEST_CASE("stat: a text that is too short or no number has no start time") {
     CHECK_FALSE(parse_start_time(")"));
 }
 
+TEST_CASE("stat: who a process is, whatever its name holds") {
+    const std::string rest =
+        " S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 987654 40960 9 1 2\n";
+    for (const std::string name :
+         {"cat", "", ") R 1 2 3", "((a b) c\n)", "\xff\x1b 1 2", "\n42 (x) R 1"}) {
+        const auto stat = parse_stat("42 (" + name + ")" + rest);
+        REQUIRE(stat);
+        CHECK(stat->comm == name);
+        CHECK(stat->state == 'S');
+        CHECK(stat->parent == 7);
+        CHECK(stat->threads == 3);
+        CHECK(stat->start_time == 987654);
+        CHECK(stat->vm_size_bytes == 40960);
+        CHECK(stat->rss_pages == 9);
+        CHECK_FALSE(stat->kernel_thread());
+    }
+    const auto thread =
+        parse_stat("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0 1");
+    REQUIRE(thread);
+    CHECK(thread->kernel_thread());
+}
+
+TEST_CASE("stat: half a line says nothing") {
+    CHECK_FALSE(parse_stat(""));
+    CHECK_FALSE(parse_stat(")("));
+    CHECK_FALSE(parse_stat("42 (cat)"));
+    CHECK_FALSE(parse_stat("42 (cat) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 100"));
+    CHECK_FALSE(parse_stat("42 (cat) S x 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 1"));
+}
+
 TEST_CASE("key values: ksm_stat holds numbers of either sign, and lines that are none") {
     const auto values = parse_key_values("ksm_rmap_items 12\nksm_zero_pages 3\n"
                                          "ksm_process_profit -4096\nksm_merge_any: no\n"

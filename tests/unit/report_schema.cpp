@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The words of the schemas are those of the tables, and sinks write exactly the members they list.
 #include "made_up_census.hpp"
-#include "report/figures.hpp"
+#include "pagesift/figures.hpp"
 
 #include <doctest/doctest.h>
 #include <fstream>

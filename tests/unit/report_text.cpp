@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "report/figures.hpp"
+#include "pagesift/figures.hpp"
 #include "report/text.hpp"
 
 #include <doctest/doctest.h>

@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: MIT
-// The numbers of a census that every format shows, and which of them are not known.
+// A second door of the classify room: the numbers of a census that every format shows, and which of
+// them are not known. Pure sums over tallies.
+//
+//     figures_of(census.totals, census.host.page_size).of(State::swapped);   // bytes
 #pragma once
 
 #include "pagesift/classify.hpp"
 
 #include <array>
+#include <cstdint>
 #include <optional>
 #include <string_view>
 
-namespace pagesift::report {
+namespace pagesift {
+
+inline constexpr std::array<Backing, 6> all_backings{Backing::anon,    Backing::file,
+                                                     Backing::shmem,   Backing::hugetlb,
+                                                     Backing::special, Backing::device};
 
 /// Bytes by state, kind and marker: one pass over a tally.
 struct Figures {
@@ -23,6 +31,17 @@ struct Figures {
     std::uint64_t swapped() const { return of(State::swapped) + of(State::shmem_swapped); }
 };
 Figures figures_of(const Tally& tally, std::uint64_t page_size);
+
+/// The same with a page that is mapped N times as 1/N, and which figures are then not known,
+/// because a map count is not.
+struct ShareFigures : Figures {
+    std::array<bool, kind_count> kinds_known{};
+    std::array<std::uint64_t, attribute_count> attributes{}; ///< bytes that have it
+    std::array<bool, attribute_count> attributes_known{};    ///< likewise
+    std::array<std::uint64_t, all_backings.size()> pss{};    ///< by what stands behind the page
+    std::array<bool, all_backings.size()> pss_known{};
+};
+ShareFigures share_figures(const Tally& tally, std::uint64_t page_size);
 
 /// Which kinds the look was able to recognise at all. A kind that it was not is unknown wherever
 /// there are present pages; where there are none, its zero is certain.
@@ -53,6 +72,8 @@ struct RollupFigures {
     std::optional<std::uint64_t> ksm, anon_huge_pages, shared_hugetlb, private_hugetlb;
 };
 RollupFigures rollup_figures(const Census& census);
+/// Of one mapping, all of which was looked at.
+RollupFigures rollup_figures(const Census& census, const MappingCensus& mapping);
 
 /// The estimate of zero-filled memory that reading contents gave.
 struct ZeroEstimate {
@@ -63,9 +84,6 @@ struct ZeroEstimate {
 std::optional<ZeroEstimate> zero_estimate(const Census& census);
 
 std::string_view backing_word(Backing backing);
-inline constexpr std::array<Backing, 6> all_backings{Backing::anon,    Backing::file,
-                                                     Backing::shmem,   Backing::hugetlb,
-                                                     Backing::special, Backing::device};
 std::string_view slot_word(SlotState state);
 inline constexpr std::array<SlotState, 6> all_slot_states{
     SlotState::no_table,  SlotState::empty, SlotState::marker_only,
@@ -75,4 +93,4 @@ inline const Word& word_of(State s) { return state_table()[static_cast<std::size
 inline const Word& word_of(Kind k) { return kind_table()[static_cast<std::size_t>(k)]; }
 inline const Word& word_of(Marker m) { return marker_table()[static_cast<std::size_t>(m)]; }
 
-} // namespace pagesift::report
+} // namespace pagesift

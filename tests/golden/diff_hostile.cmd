@@ -1,0 +1,1 @@
+pagesift diff --mappings hostile-names/recording.txt hostile-names/recording.txt

@@ -1,0 +1,1 @@
+pagesift diff no-such-file 6.18-x86_64-diff-before/recording.txt

@@ -1,0 +1,1 @@
+pagesift diff 6.18-x86_64-diff-before/recording.txt

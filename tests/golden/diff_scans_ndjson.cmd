@@ -1,0 +1,1 @@
+pagesift diff --format ndjson made-up.db@4 made-up.db@5

@@ -1,0 +1,1 @@
+pagesift diff made-up.db@7

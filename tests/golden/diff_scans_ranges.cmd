@@ -1,0 +1,1 @@
+pagesift diff --ranges made-up.db

@@ -1,0 +1,1 @@
+pagesift scan --children-of init

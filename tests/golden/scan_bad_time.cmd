@@ -1,0 +1,1 @@
+pagesift scan --max-time soon

@@ -1,0 +1,1 @@
+pagesift scan --user 'no such user'

@@ -1,0 +1,1 @@
+pagesift scan --where 'colour = red'

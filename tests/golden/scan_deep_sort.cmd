@@ -1,0 +1,1 @@
+pagesift scan --depth totals --sort empty_tables

@@ -1,0 +1,1 @@
+pagesift scan --where 'zero_filled_bytes > 1M'

@@ -1,0 +1,1 @@
+pagesift scan --format openmetrics --per range

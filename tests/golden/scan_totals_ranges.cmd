@@ -1,0 +1,1 @@
+pagesift scan --depth totals --per mapping
