@@ -43,6 +43,12 @@ std::vector<std::pair<std::string, std::uint32_t>> parse_users(std::string_view 
     return users;
 }
 
+#ifdef PAGESIFT_STATIC
+// The C library would load the directory service's modules, which must be of its own version. A
+// program that brings its own along runs on machines that have another.
+std::optional<std::string> directory_name(std::uint32_t) { return {}; }
+std::optional<std::uint32_t> directory_uid(const std::string&) { return {}; }
+#else
 /// Calls a getpw*_r function with room enough for its answer.
 template <class Call> std::optional<passwd> ask_for_user(std::vector<char>& room, Call&& call) {
     room.resize(1024);
@@ -52,6 +58,20 @@ template <class Call> std::optional<passwd> ask_for_user(std::vector<char>& room
         room.resize(room.size() * 4);
     return found ? std::optional{entry} : std::nullopt;
 }
+
+std::optional<std::string> directory_name(std::uint32_t uid) {
+    std::vector<char> room;
+    const auto entry = ask_for_user(room, [&](auto... rest) { return ::getpwuid_r(uid, rest...); });
+    return entry ? std::optional<std::string>{entry->pw_name} : std::nullopt;
+}
+
+std::optional<std::uint32_t> directory_uid(const std::string& name) {
+    std::vector<char> room;
+    const auto entry =
+        ask_for_user(room, [&](auto... rest) { return ::getpwnam_r(name.c_str(), rest...); });
+    return entry ? std::optional{entry->pw_uid} : std::nullopt;
+}
+#endif
 
 /// Names of users, each asked for once. The machine's own directory service is only asked for what
 /// the password file does not have: that may be far away.
@@ -66,11 +86,7 @@ public:
         const auto known = names_.find(uid);
         if (known != names_.end()) return known->second;
         std::string name;
-        std::vector<char> room;
-        if (live_)
-            if (const auto entry =
-                    ask_for_user(room, [&](auto... rest) { return ::getpwuid_r(uid, rest...); }))
-                name = entry->pw_name;
+        if (live_) name = directory_name(uid).value_or("");
         return names_.emplace(uid, std::move(name)).first->second;
     }
 
@@ -246,11 +262,8 @@ std::optional<std::uint32_t> find_user(const std::string& name, const OpenOption
     // A name may consist of digits, so names go first.
     for (const auto& [known, uid] : parse_users(root.read_text("etc/passwd").text))
         if (known == name) return uid;
-    std::vector<char> room;
     if (root.live())
-        if (const auto entry = ask_for_user(
-                room, [&](auto... rest) { return ::getpwnam_r(name.c_str(), rest...); }))
-            return entry->pw_uid;
+        if (const auto uid = directory_uid(name)) return uid;
     return to_number(name);
 }
 

@@ -169,13 +169,15 @@ TEST_CASE("scan: records are what inspect shows, and totals their sums") {
         // summed up, what is shared is not counted twice.
         for (const auto& name :
              {"rss_bytes", "private_bytes", "swap_bytes", "anonymous_bytes", "swapped_bytes",
-              "anon_bytes", "thp_bytes", "page_tables_bytes", "needed_tables", "empty_tables"})
+              "anon_bytes", "page_tables_bytes", "needed_tables", "empty_tables"})
             if (seen["totals"][name].is_number() && seen["totals"][name] != json(sums[name]))
                 difference += std::string("totals: ") + name + " " + seen["totals"][name].dump() +
                               " " + std::to_string(sums[name]) + "\n";
         const auto file = seen["totals"]["file_bytes"].get<std::uint64_t>();
         CHECK(file > 0);
         CHECK(file < sums["file_bytes"]);
+        // The page cache has large folios as well, where the file system makes such.
+        CHECK(seen["totals"]["thp_bytes"].get<std::uint64_t>() <= sums["thp_bytes"]);
         agreed = difference.empty();
     }
     CHECK_MESSAGE(agreed, difference);
