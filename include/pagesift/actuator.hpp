@@ -41,7 +41,10 @@ public:
 
     /// Gives @p advice (MADV_*) on @p ranges, at most 1024, each within one mapping, in whole
     /// pages, by one call. mm/madvise.c:vector_madvise: what stands before the first failing range
-    /// is done, an error comes out only if that is nothing, and a failing range may be done in part.
+    /// is done, an error comes out only if that is nothing, and a failing range may be done in
+    /// part. With no range at all it has no effect and says what stands in the way: EPERM (no
+    /// CAP_SYS_NICE), EACCES (may not be looked at), EINVAL (the kernel knows no such advice for
+    /// others), ENOSYS, ESRCH.
     virtual AdviseResult advise(int advice, std::span<const AddressRange> ranges) = 0;
 
     /// Gives the advice on @p range once on each processor that this one may run on. Each puts the

@@ -14,7 +14,6 @@
 #include "pagesift/classify.hpp"
 
 #include <functional>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -89,11 +88,11 @@ struct IdleRange {
 
 struct Request {
     Action action = Action::pageout;
-    std::uint64_t min_run_bytes = 0;            ///< shorter ranges are left alone
-    std::optional<std::uint64_t> max_bytes;     ///< no more than this
-    std::optional<double> idle_for;             ///< seconds: only what is idle for at least so long
-    std::vector<IdleRange> idle;                ///< in address order, disjoint; with idle_for
-    bool force_fill = false;                    ///< huge pages although they cost more than they gain
+    std::uint64_t min_run_bytes = 0;        ///< shorter ranges are left alone
+    std::optional<std::uint64_t> max_bytes; ///< no more than this
+    std::optional<double> idle_for;         ///< seconds: only what is idle for at least so long
+    std::vector<IdleRange> idle;            ///< in address order, disjoint; with idle_for
+    bool force_fill = false;                ///< huge pages although they cost more than they gain
 };
 
 /// What of the machine and the caller decides, beside the pages.
@@ -124,9 +123,9 @@ struct PlannedRange {
     bool swap = false;             ///< it goes to swap, or comes from there
     std::uint64_t unit_bytes = 0;  ///< it may be cut at multiples of this from its start
     std::optional<double> idle_seconds;
-    std::uint64_t fresh_bytes = 0;  ///< on no list of the kernel's yet, so it may pass them over
-    std::uint64_t fill_bytes = 0;   ///< collapse: memory for what is nothing or zero pages now
-    std::uint64_t copy_bytes = 0;   ///< collapse: of what is shared, in swap or only in the cache
+    std::uint64_t fresh_bytes = 0; ///< on no list of the kernel's yet, so it may pass them over
+    std::uint64_t fill_bytes = 0;  ///< collapse: memory for what is nothing or zero pages now
+    std::uint64_t copy_bytes = 0;  ///< collapse: of what is shared, in swap or only in the cache
     std::uint64_t bytes() const { return range.size().value; }
     bool operator==(const PlannedRange&) const = default;
 };
@@ -140,9 +139,9 @@ struct SkippedRange {
 
 /// What is gained if every page goes the way that is meant for it.
 struct Forecast {
-    std::uint64_t bytes = 0;       ///< of all ranges
-    std::uint64_t swap_bytes = 0;  ///< that go to swap, or come from it
-    std::uint64_t file_bytes = 0;  ///< that are read from a file again, or now
+    std::uint64_t bytes = 0;                  ///< of all ranges
+    std::uint64_t swap_bytes = 0;             ///< that go to swap, or come from it
+    std::uint64_t file_bytes = 0;             ///< that are read from a file again, or now
     std::optional<std::uint64_t> freed_bytes; ///< memory that is free right after; empty: unknown
     std::uint64_t fresh_bytes = 0, fill_bytes = 0, copy_bytes = 0;
 };
@@ -152,9 +151,10 @@ struct Plan {
     Identity identity;
     std::string comm, exe, lens;
     std::uint64_t page_size = 4096, slot_bytes = 2 << 20;
-    std::vector<Mapping> mappings; ///< those that the ranges lie in, by address
-    std::vector<PlannedRange> ranges;   ///< by address, disjoint
-    std::vector<SkippedRange> skipped;  ///< by address, disjoint
+    Tri swap_frees = Tri::unknown;     ///< see Situation
+    std::vector<Mapping> mappings;     ///< those that the ranges lie in, by address
+    std::vector<PlannedRange> ranges;  ///< by address, disjoint
+    std::vector<SkippedRange> skipped; ///< by address, disjoint
     Forecast forecast;
     std::vector<Gap> gaps;
     bool interrupted = false; ///< only a part of the process was looked at
@@ -170,7 +170,7 @@ public:
     Planner(const Planner&) = delete;
     Planner& operator=(const Planner&) = delete;
     void begin(std::span<const Mapping> mappings); ///< copied
-    void add(const Stretch& stretch); ///< in address order
+    void add(const Stretch& stretch);              ///< in address order
     /// Ranges, skipped, forecast, mappings, action; the rest is the caller's.
     Plan finish();
 
@@ -179,6 +179,14 @@ private:
     std::unique_ptr<Work> work_;
 };
 
+/// Why the pages of a range were chosen, what that costs, in a few words; and how much memory is
+/// free right after (empty: unknown).
+std::string_view why(const Plan& plan, const PlannedRange& range);
+std::string_view cost(const Plan& plan, const PlannedRange& range);
+std::optional<std::uint64_t> freed_bytes(const Plan& plan, const PlannedRange& range);
+
+/// The sums over the ranges of a plan.
+Forecast forecast_of(const Plan& plan);
 /// Bytes of the plan that need swap, so that the next process knows what is left of it.
 std::uint64_t swap_bytes(const Plan& plan);
 

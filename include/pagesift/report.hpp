@@ -7,6 +7,7 @@
 //     sink.begin(mappings); sink.run(run); sink.end(census); sink.finish();
 #pragma once
 
+#include "pagesift/advice.hpp"
 #include "pagesift/classify.hpp"
 #include "pagesift/diff.hpp"
 #include "pagesift/scan.hpp"
@@ -72,6 +73,16 @@ struct PictureNames {
 
 /// Writes to @p out, which must outlive the sink; options.pages and options.map say nothing here.
 DiffSink make_diff_sink(std::ostream& out, const ReportOptions& options, PictureNames names);
+
+/// Receives plans, and what came of them.
+struct AdviseSink {
+    /// @param effect null: nothing was done
+    std::function<void(const advice::Plan&, const advice::Effect* effect)> process;
+    std::function<void()> finish; ///< after the last one
+};
+
+/// Writes to @p out, which must outlive the sink; options.mappings, pages and map say nothing here.
+AdviseSink make_advise_sink(std::ostream& out, const ReportOptions& options);
 
 /// A comparison of two scans, in one format. A failed write throws Error(failed).
 void render_scan_diff(std::ostream& out, const ScanDiff& diff, const PictureNames& names,

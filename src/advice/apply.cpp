@@ -82,8 +82,9 @@ public:
             if (!try_again()) break;
         effect_.after = actuator_.gauges();
         measure_.finish();
-        std::stable_sort(effect_.stayed.begin(), effect_.stayed.end(),
-                         [](const Stayed& a, const Stayed& b) { return a.range.start < b.range.start; });
+        std::stable_sort(
+            effect_.stayed.begin(), effect_.stayed.end(),
+            [](const Stayed& a, const Stayed& b) { return a.range.start < b.range.start; });
         effect_.elapsed_seconds = seconds_since(begin);
         return std::move(effect_);
     }
@@ -97,7 +98,11 @@ private:
 
     void act_on(const std::vector<Batch>& batches) {
         for (const Batch& batch : batches) {
-            if (!over() && options_.before_batch) options_.before_batch(batch.bytes);
+            try {
+                if (!over() && options_.before_batch) options_.before_batch(batch.bytes);
+            } catch (const Error& error) {
+                effect_.ended = error;
+            }
             if (over()) {
                 for (const PlannedRange& range : batch.ranges)
                     stay(range.range, range.mapping,
@@ -119,8 +124,9 @@ private:
         Plan again;
         again.action = plan_.action;
         again.page_size = plan_.page_size;
-        std::stable_sort(effect_.stayed.begin(), effect_.stayed.end(),
-                         [](const Stayed& a, const Stayed& b) { return a.range.start < b.range.start; });
+        std::stable_sort(
+            effect_.stayed.begin(), effect_.stayed.end(),
+            [](const Stayed& a, const Stayed& b) { return a.range.start < b.range.start; });
         for (const Stayed& one : effect_.stayed) {
             if (!passes(one)) continue;
             PlannedRange range = plan_.ranges[measure_.index_of(one.range.start)];
@@ -170,9 +176,10 @@ private:
         if (!mapping->smaps) mapping->smaps = then.smaps;
         auto seen = look_again(source_, *mapping, range.range, options_.want, {});
         Address at = range.range.start;
-        const auto fitting = still_fitting(
-            plan_, situation_, *mapping, seen,
-            [&](AddressRange left, Reason reason) { stay(left, range.mapping, reason); });
+        const auto fitting =
+            still_fitting(plan_, situation_, *mapping, seen, [&](AddressRange left, Reason reason) {
+                stay(left, range.mapping, reason);
+            });
         for (const Stretch& stretch : seen.stretches) at = std::max(at, stretch.range.end);
         if (at < range.range.end) stay({at, range.range.end}, range.mapping, Reason::unknown);
         for (const AddressRange& one : fitting) {
@@ -252,9 +259,10 @@ std::string_view explain(Action action, int error) {
     const bool collapse = action == Action::collapse;
     switch (error) {
     case EINVAL:
-        return collapse ? "the range cannot be one huge page: nothing in it is mapped, the program "
-                          "forbids huge pages here, or pages are pinned"
-                        : "the mapping is locked in memory, of huge pages of a pool, or of a device";
+        return collapse
+                   ? "the range cannot be one huge page: nothing in it is mapped, the program "
+                     "forbids huge pages here, or pages are pinned"
+                   : "the mapping is locked in memory, of huge pages of a pool, or of a device";
     case ENOMEM:
         return collapse ? "no free huge page, or the memory cgroup is full"
                         : "a part of the range is no longer mapped";

@@ -49,14 +49,14 @@ const Mapping* find_same(std::span<const Mapping> now, const Mapping& then, Addr
     if (behind == now.begin()) return nullptr;
     const Mapping& found = *std::prev(behind);
     if (found.range.end < range.end) return nullptr;
-    const bool same_file = found.device == then.device && found.inode == then.inode &&
-                           found.backing == then.backing;
+    const bool same_file =
+        found.device == then.device && found.inode == then.inode && found.backing == then.backing;
     const bool same_rights = found.readable == then.readable && found.writable == then.writable &&
                              found.executable == then.executable && found.shared == then.shared;
     // Anonymous memory has an offset that means nothing to it.
-    const bool same_place = found.backing == Backing::anon ||
-                            found.offset - found.range.start.value ==
-                                then.offset - then.range.start.value;
+    const bool same_place =
+        found.backing == Backing::anon ||
+        found.offset - found.range.start.value == then.offset - then.range.start.value;
     return same_file && same_rights && same_place ? &found : nullptr;
 }
 

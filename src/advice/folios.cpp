@@ -16,10 +16,12 @@ Stretch part_of(const Stretch& stretch, std::uint64_t first, std::uint64_t pages
     const std::uint64_t all = stretch.range.size().value / page_size;
     const bool in_first = stretch.folio_page + first + pages <= folio;
     const bool in_last = pages <= folio && first + pages == all;
-    if (first > 0) result.first_frame = in_last   ? stretch.last_frame + 1 - pages
-                                        : in_first ? stretch.first_frame + first
-                                                   : 0;
-    if (first + pages < all) result.last_frame = in_first ? stretch.first_frame + first + pages - 1 : 0;
+    if (first > 0)
+        result.first_frame = in_last    ? stretch.last_frame + 1 - pages
+                             : in_first ? stretch.first_frame + first
+                                        : 0;
+    if (first + pages < all)
+        result.last_frame = in_first ? stretch.first_frame + first + pages - 1 : 0;
     return result;
 }
 

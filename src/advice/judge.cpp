@@ -50,8 +50,8 @@ std::optional<Reason> objection_to_aging(Action action, const Situation& situati
     if (stretch.sole == Tri::unknown || cls.kind == Kind::unknown) return Reason::unknown;
     if (action != Action::pageout) return {};
     if (cls.attribute(Attribute::lazyfree) == Tri::yes) return Reason::lazyfree;
-    if (!is_file_page(stretch)) return situation.swap_present ? std::nullopt
-                                                              : std::optional{Reason::no_swap};
+    if (!is_file_page(stretch))
+        return situation.swap_present ? std::nullopt : std::optional{Reason::no_swap};
     if (mapping.backing == Backing::file && mapping.shared) return Reason::shared_file;
     const Tri owns = situation.owns_file ? situation.owns_file(mapping) : Tri::yes;
     if (owns != Tri::yes) return Reason::file_not_ours;
@@ -74,8 +74,8 @@ bool is_candidate(Action action, const Mapping& mapping, const Stretch& stretch)
     case Action::pageout:
     case Action::cold: return state == State::present;
     case Action::willneed: return state == State::swapped || state == State::shmem_swapped;
-    case Action::collapse: return mapping.backing == Backing::anon ||
-                                  mapping.backing == Backing::shmem;
+    case Action::collapse:
+        return mapping.backing == Backing::anon || mapping.backing == Backing::shmem;
     }
     return false;
 }

@@ -35,7 +35,8 @@ Tri Measure::moved(const Stretch& stretch) const {
     case Action::pageout:
         return cls.state == State::unknown ? Tri::unknown : present ? Tri::no : Tri::yes;
     case Action::cold: {
-        const Tri active = cls.attribute(Attribute::active), young = cls.attribute(Attribute::young);
+        const Tri active = cls.attribute(Attribute::active),
+                  young = cls.attribute(Attribute::young);
         // What has left meanwhile is as cold as can be.
         if (!present) return Tri::yes;
         if (active == Tri::yes || young == Tri::yes) return Tri::no;
@@ -54,7 +55,8 @@ Tri Measure::moved(const Stretch& stretch) const {
 Reason Measure::reason_of(const Part& part, const Stretch& stretch) const {
     if (part.error != 0) return Reason::refused;
     if (plan_.action == Action::collapse) return Reason::in_use;
-    if (const auto reason = objection(plan_.action, situation_, *part.live, stretch)) return *reason;
+    if (const auto reason = objection(plan_.action, situation_, *part.live, stretch))
+        return *reason;
     return stretch.on_lru == Tri::no ? Reason::fresh : Reason::in_use;
 }
 
@@ -100,8 +102,7 @@ void Measure::add_stretch(const Part& part, const Stretch& stretch) {
     for (const AddressRange& fresh : part.fresh) {
         const AddressRange both = fresh.intersect(rest);
         if (both.empty()) continue;
-        if (rest.start < both.start)
-            stay(part, {rest.start, both.start}, reason_of(part, stretch));
+        if (rest.start < both.start) stay(part, {rest.start, both.start}, reason_of(part, stretch));
         stay(part, both, part.error != 0 ? Reason::refused : Reason::fresh);
         rest.start = both.end;
     }

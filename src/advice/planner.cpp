@@ -26,25 +26,6 @@ void keep_used_mappings(Plan& plan, const std::vector<Mapping>& all) {
     for (auto& one : plan.skipped) one.mapping = place[one.mapping];
 }
 
-Forecast forecast(const Plan& plan, const Situation& situation) {
-    Forecast sum;
-    for (const PlannedRange& one : plan.ranges) {
-        sum.bytes += one.bytes();
-        (one.swap ? sum.swap_bytes : sum.file_bytes) += one.bytes();
-        sum.fresh_bytes += one.fresh_bytes;
-        sum.fill_bytes += one.fill_bytes;
-        sum.copy_bytes += one.copy_bytes;
-    }
-    if (plan.action == Action::cold || plan.action == Action::collapse)
-        sum.swap_bytes = sum.file_bytes = 0;
-    sum.freed_bytes = 0;
-    if (plan.action != Action::pageout) return sum;
-    sum.freed_bytes = sum.file_bytes;
-    if (situation.swap_frees == Tri::yes) *sum.freed_bytes += sum.swap_bytes;
-    if (situation.swap_frees == Tri::unknown && sum.swap_bytes > 0) sum.freed_bytes.reset();
-    return sum;
-}
-
 } // namespace
 
 class Planner::Work {
@@ -98,10 +79,11 @@ public:
         plan.page_size = situation_.host.page_size;
         plan.slot_bytes = situation_.host.slot_bytes();
         plan.lens = situation_.host.lens;
+        plan.swap_frees = situation_.swap_frees;
         plan.ranges = std::move(spans_.ranges);
         plan.skipped = std::move(spans_.skipped);
         keep_used_mappings(plan, mappings_);
-        plan.forecast = forecast(plan, situation_);
+        plan.forecast = forecast_of(plan);
         return plan;
     }
 
@@ -186,6 +168,25 @@ Planner::~Planner() = default;
 void Planner::begin(std::span<const Mapping> mappings) { work_->begin(mappings); }
 void Planner::add(const Stretch& stretch) { work_->add(stretch); }
 Plan Planner::finish() { return work_->finish(); }
+
+Forecast forecast_of(const Plan& plan) {
+    Forecast sum;
+    sum.freed_bytes = 0;
+    const bool moves = plan.action == Action::pageout || plan.action == Action::willneed;
+    for (const PlannedRange& one : plan.ranges) {
+        sum.bytes += one.bytes();
+        if (moves) (one.swap ? sum.swap_bytes : sum.file_bytes) += one.bytes();
+        const auto freed = freed_bytes(plan, one);
+        if (!freed)
+            sum.freed_bytes.reset();
+        else if (sum.freed_bytes)
+            *sum.freed_bytes += *freed;
+        sum.fresh_bytes += one.fresh_bytes;
+        sum.fill_bytes += one.fill_bytes;
+        sum.copy_bytes += one.copy_bytes;
+    }
+    return sum;
+}
 
 std::uint64_t swap_bytes(const Plan& plan) {
     return plan.action == Action::pageout ? plan.forecast.swap_bytes : 0;

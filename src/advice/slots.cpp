@@ -8,8 +8,7 @@ void SlotPlanner::add(const Mapping& mapping, const Stretch& stretch) {
     const std::uint64_t first = stretch.range.start.value / size;
     const std::uint64_t last = (stretch.range.end.value - 1) / size;
     const auto part = [&](std::uint64_t slot) {
-        return stretch.range.intersect(
-            {Address{slot * size}, Address{slot * size + size}});
+        return stretch.range.intersect({Address{slot * size}, Address{slot * size + size}});
     };
     // Whole slots of nothing are nobody's business, and there may be very many.
     const bool nothing = stretch.cls.state == State::none || stretch.cls.state == State::uncached;

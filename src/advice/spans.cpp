@@ -22,8 +22,8 @@ std::uint64_t share(std::uint64_t sum, std::uint64_t part, std::uint64_t whole) 
 } // namespace
 
 void Spans::take(const PlannedRange& range) {
-    if (!span_.empty() && (span_.back().mapping != range.mapping ||
-                           span_.back().range.end != range.range.start))
+    if (!span_.empty() &&
+        (span_.back().mapping != range.mapping || span_.back().range.end != range.range.start))
         close();
     if (span_.empty() || !alike(span_.back(), range)) {
         span_.push_back(range);
@@ -38,8 +38,8 @@ void Spans::take(const PlannedRange& range) {
 
 void Spans::skip(AddressRange range, std::size_t mapping, Reason reason) {
     if (range.empty()) return;
-    if (!skipped.empty() && skipped.back().mapping == mapping &&
-        skipped.back().reason == reason && skipped.back().range.end == range.start)
+    if (!skipped.empty() && skipped.back().mapping == mapping && skipped.back().reason == reason &&
+        skipped.back().range.end == range.start)
         skipped.back().range.end = range.end;
     else
         skipped.push_back({range, mapping, reason});

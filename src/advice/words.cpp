@@ -69,6 +69,40 @@ std::optional<Reason> find_reason(std::string_view name) {
     return {};
 }
 
+std::string_view why(const Plan& plan, const PlannedRange& range) {
+    switch (plan.action) {
+    case Action::pageout:
+    case Action::cold:
+        return range.idle_seconds ? "in memory, mapped once, and idle"
+                                  : "in memory and mapped once";
+    case Action::willneed: return "in swap";
+    case Action::collapse: return "small pages where one huge page fits";
+    }
+    return "";
+}
+
+std::string_view cost(const Plan& plan, const PlannedRange& range) {
+    switch (plan.action) {
+    case Action::pageout:
+        if (!range.swap) return "a fault and a read of the file when it is used again";
+        if (plan.swap_frees == Tri::yes) return "a fault and decompression when it is used again";
+        return "written now; a fault and a read from swap when it is used again";
+    case Action::cold: return "goes first when memory is short";
+    case Action::willneed: return "memory for what is read; a fault a page remains";
+    case Action::collapse:
+        return range.fill_bytes + range.copy_bytes == 0
+                   ? "a huge page must be found, and pages are copied"
+                   : "pages are copied, and what is nothing now takes memory";
+    }
+    return "";
+}
+
+std::optional<std::uint64_t> freed_bytes(const Plan& plan, const PlannedRange& range) {
+    if (plan.action != Action::pageout) return 0;
+    if (!range.swap || plan.swap_frees == Tri::yes) return range.bytes();
+    return plan.swap_frees == Tri::no ? std::optional{std::uint64_t{0}} : std::nullopt;
+}
+
 std::uint64_t Plan::skipped_bytes(Reason reason) const {
     std::uint64_t bytes = 0;
     for (const SkippedRange& one : skipped)

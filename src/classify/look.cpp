@@ -165,8 +165,8 @@ Census look(Source& source, const LookOptions& options) {
 SecondLook look_again(Source& source, const Mapping& mapping, AddressRange range, const Want& want,
                       const Filter& where) {
     PieceResult result;
-    const PieceContext context{source.host(), {&mapping, 1}, where, false, false, false,
-                               true,          true,          true};
+    const PieceContext context{source.host(), {&mapping, 1}, where, false, false,
+                               false,         true,          true,  true};
     PieceBuilder builder{context, result};
     std::uint64_t seen = 0;
     snapshot::read_piece(source, {&mapping, 1}, {{{0, range}}}, want,

@@ -11,8 +11,8 @@ using namespace abi;
 
 namespace {
 
-constexpr std::array kept{Attribute::lazyfree, Attribute::unevictable, Attribute::mlocked,
-                          Attribute::pmd_mapped, Attribute::uffd_wp,   Attribute::writeback};
+constexpr std::array kept{Attribute::lazyfree,   Attribute::unevictable, Attribute::mlocked,
+                          Attribute::pmd_mapped, Attribute::uffd_wp,     Attribute::writeback};
 
 PageClass without_the_rest(PageClass cls) {
     std::uint32_t mask = 0;
@@ -41,7 +41,8 @@ Detail detail_of(const PageBlock& block, std::size_t i, PageClass cls) {
     if (cls.folio == FolioSize::unknown)
         detail.order = PageBlock::unknown_order;
     else if (cls.folio == FolioSize::large)
-        detail.order = block.folio_orders.empty() ? PageBlock::unknown_order : block.folio_orders[i];
+        detail.order =
+            block.folio_orders.empty() ? PageBlock::unknown_order : block.folio_orders[i];
     return detail;
 }
 
