@@ -40,7 +40,7 @@ Tri Measure::moved(const Stretch& stretch) const {
         // What has left meanwhile is as cold as can be.
         if (!present) return Tri::yes;
         if (active == Tri::yes || young == Tri::yes) return Tri::no;
-        return active;
+        return active == Tri::no ? Tri::yes : Tri::unknown;
     }
     case Action::willneed:
         // A page that was read from swap waits in the swap cache; its entry stays (mm/madvise.c:

@@ -14,7 +14,10 @@ constexpr std::uint64_t most_bytes_for_smaps = std::uint64_t{1} << 30;
 
 /// What a look says that a plan has no use for.
 bool is_beside_the_point(const Gap& gap) {
-    return gap.source == "contents" || gap.source == "page tables" || gap.source == "where";
+    // Where the page map hides entries there is nothing to be done.
+    const bool hidden = gap.source == "pagemap" && gap.range && !gap.incomplete;
+    return hidden || gap.source == "contents" || gap.source == "page tables" ||
+           gap.source == "where";
 }
 
 class Advising {
@@ -117,11 +120,19 @@ private:
         return os::open_process(pid, machine_, open);
     }
 
+    static void require_same(Actuator& actuator, std::uint32_t pid) {
+        if (!actuator.is_same())
+            throw Error{ErrorKind::gone, fmt::format("pid {}", pid), 0, "",
+                        "the process has ended"};
+    }
+
     void advise_process(std::uint32_t pid) {
+        // First of all, so that whoever is not to be acted on is not even looked at. Whoever still
+        // is the same once the source is open is the one that this looks at.
+        const auto actuator = os::open_actuator(pid, 0, plan_.protect, plan_.open);
         bool with_flags = false;
         const auto source = open_source(pid, with_flags);
-        const auto start_time = source->process().start_time();
-        const auto actuator = os::open_actuator(pid, start_time, plan_.protect, plan_.open);
+        require_same(*actuator, pid);
         const auto refusal = why_not(*actuator, *plan_.action, pid);
         if (refusal && plan_.apply) throw Error{*refusal};
         auto situation = read_situation(source->host(), pid, plan_.open);
@@ -201,6 +212,7 @@ private:
         plan_.action = plan.action;
         bool with_flags = false;
         const auto source = open_source(pid, with_flags);
+        require_same(*actuator, pid);
         if (plan.page_size != source->host().page_size ||
             plan.slot_bytes != source->host().slot_bytes())
             throw Error{ErrorKind::bad_input, subject, 0, "make a new plan",
@@ -218,6 +230,7 @@ private:
         if (interrupted()) return finish(plan, {});
         // VmFlags do not change while a process is acted on; what else may is read again each time.
         const auto source = os::open_process(plan.identity.pid, machine_, plan_.open);
+        require_same(actuator, plan.identity.pid);
         Progress progress{environment_.err_is_terminal && !options_.quiet ? environment_.err
                                                                           : nullptr,
                           1, plan.forecast.bytes};

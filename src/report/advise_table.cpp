@@ -14,6 +14,7 @@ using advice::Plan;
 using advice::Reason;
 
 constexpr std::size_t address_width = 12;
+constexpr std::size_t sum_width = 10;
 
 std::string count_of(std::uint64_t number, std::string_view noun) {
     return fmt::format("{} {}{}", number, noun, number == 1 ? "" : "s");
@@ -66,7 +67,15 @@ private:
             count_of(plan.ranges.size(), "range"), effect == nullptr ? ", planned" : "")));
     }
 
-    void item(const std::string& text) const { screen_.wrapped("  " + text, 4); }
+    void item(const std::string& text) const {
+        screen_.line("  " + wrap(text, screen_.width() - 2, 4));
+    }
+    /// How much, and what of it.
+    void sum(std::uint64_t bytes, std::string_view what) const {
+        const auto size = amount(bytes);
+        screen_.line(pad_left(size, sum_width) + "  " +
+                     wrap(what, screen_.width() - sum_width - 2, sum_width + 2));
+    }
 
     void forecast(const Plan& plan) const {
         const auto& sum = plan.forecast;
@@ -110,7 +119,7 @@ private:
 
     void outcome(const Plan& plan, const Effect& effect) const {
         static constexpr std::string_view moved[] = {
-            "left memory", "inactive and not accessed since", "read in", "in huge pages"};
+            "left memory", "inactive and not accessed since", "read from swap", "in huge pages"};
         const auto bytes = effect.moved_bytes;
         item(fmt::format("{}: {}{}", moved[static_cast<std::size_t>(plan.action)],
                          screen_.amounts(bytes),
@@ -123,8 +132,10 @@ private:
                                  amount(*effect.kept_bytes)));
             swap_change(effect);
         }
-        if (plan.action == Action::willneed && bytes.value_or(0) > 0)
-            item("page-table entries stay swap entries until the pages are used");
+        if (plan.action == Action::willneed)
+            item(
+                "what else was advised was in the swap cache already; page-table entries stay swap "
+                "entries until the pages are used");
         item(fmt::format("{} of {:.3f} s in all, the longest {:.3f} s; with looks {:.3f} s",
                          count_of(effect.calls, "call"), effect.call_seconds,
                          effect.longest_call_seconds, effect.elapsed_seconds));
@@ -148,10 +159,9 @@ private:
         screen_.line();
         screen_.line(screen_.style.bold("Stayed as it was"));
         for (const auto& [reason, bytes] : by_reason(effect.stayed)) {
-            std::string text =
-                fmt::format("{:>9}  {}", amount(bytes), advice::word_of(reason).meaning);
+            std::string text{advice::word_of(reason).meaning};
             if (reason == Reason::refused) text += errors(plan, effect);
-            item(text);
+            sum(bytes, text);
         }
     }
 
@@ -175,7 +185,7 @@ private:
         screen_.line();
         screen_.line(screen_.style.bold("Left alone"));
         for (const auto& [reason, bytes] : by_reason(plan.skipped))
-            item(fmt::format("{:>9}  {}", amount(bytes), advice::word_of(reason).meaning));
+            sum(bytes, advice::word_of(reason).meaning);
     }
 
     void ranges(const Plan& plan, const Effect* effect) const {
