@@ -231,7 +231,8 @@ struct Effect {
     std::uint64_t calls = 0;
     std::uint64_t advised_bytes = 0; ///< of ranges that a call went through
     /// Whose state is what was meant: out of memory (pageout), not young and not active (cold), in
-    /// memory (willneed), in a huge page (collapse). Empty: no page tells.
+    /// a huge page (collapse). For willneed by a counter of the machine: read from swap, so without
+    /// what was in the swap cache already, and too much if others read as well. Empty: not known.
     std::optional<std::uint64_t> moved_bytes = 0;
     std::optional<std::uint64_t> freed_bytes = 0; ///< pageout: frames that hold nothing of it now
     std::optional<std::uint64_t> kept_bytes = 0;  ///< pageout: copies that stay in the swap cache

@@ -43,10 +43,9 @@ Tri Measure::moved(const Stretch& stretch) const {
         return active == Tri::no ? Tri::yes : Tri::unknown;
     }
     case Action::willneed:
-        // A page that was read from swap waits in the swap cache; its entry stays (mm/madvise.c:
-        // swapin_walk_ops). Of shared memory the page cache tells.
-        if (cls.state == State::swapped) return Tri::unknown;
-        return cls.state == State::cached || present ? Tri::yes : Tri::no;
+        // What was read from swap waits in the swap cache; the entry stays, in the page table
+        // (mm/madvise.c:swapin_walk_pmd_entry) or in the page cache (shmem_swapin_range).
+        return present || cls.state == State::cached ? Tri::yes : Tri::unknown;
     case Action::collapse: return present ? cls.attribute(Attribute::pmd_mapped) : Tri::no;
     }
     return Tri::unknown;

@@ -265,7 +265,7 @@ private:
         const auto subject = fmt::format("pid {}", plan.identity.pid);
         if (effect.ended) {
             outcome_.partial = true;
-            messages_.warn(subject, effect.ended->what());
+            messages_.error(*effect.ended);
         }
         for (const auto& one : effect.stayed) {
             if (one.reason != advice::Reason::refused || effect.ended) continue;

@@ -110,22 +110,18 @@ TEST_CASE("advice: a plan in which somebody changed something is refused") {
     CHECK(has(refusal([](json& plan) { plan["ranges"][0]["start"] = "0x10"; }), "whole pages"));
     CHECK(has(refusal([](json& plan) { plan["ranges"][0]["start"] = "10000000"; }), "address"));
     CHECK(has(refusal([](json& plan) { plan["ranges"][0]["start"] = "0x"; }), "address"));
-    CHECK(has(refusal([](json& plan) {
-              plan["ranges"][0]["start"] = "0x11111111111111111000";
-          }),
+    CHECK(has(refusal([](json& plan) { plan["ranges"][0]["start"] = "0x11111111111111111000"; }),
               "address"));
     CHECK(has(refusal([](json& plan) { plan["ranges"][0]["end"] = "0x1000"; }), "empty"));
-    CHECK(has(refusal([](json& plan) { plan["ranges"].push_back(plan["ranges"][0]); }),
-              "overlap"));
-    CHECK(has(refusal([](json& plan) { plan["mappings"][1]["start"] = "0x10000000"; }),
-              "overlap"));
+    CHECK(has(refusal([](json& plan) { plan["ranges"].push_back(plan["ranges"][0]); }), "overlap"));
+    CHECK(has(refusal([](json& plan) { plan["mappings"][1]["start"] = "0x10000000"; }), "overlap"));
     CHECK(has(refusal([](json& plan) { plan["mappings"][0]["permissions"] = "rw"; }),
               "four letters"));
     CHECK(has(refusal([](json& plan) { plan["mappings"][0]["backing"] = "gold"; }), "backing"));
     CHECK(has(refusal([](json& plan) { plan["ranges"][0]["state"] = "gold"; }), "word of ours"));
     CHECK(has(refusal([](json& plan) { plan["ranges"][0]["unit_bytes"] = 0; }), "unit_bytes"));
-    CHECK(has(refusal([](json& plan) { plan["ranges"][0]["unit_bytes"] = 3 * page; }),
-              "unit_bytes"));
+    CHECK(
+        has(refusal([](json& plan) { plan["ranges"][0]["unit_bytes"] = 3 * page; }), "unit_bytes"));
     CHECK(has(refusal([](json& plan) { plan["ranges"][0]["fill_bytes"] = 1e6; }), "fill_bytes"));
     CHECK(has(refusal([](json& plan) { plan["skipped"][0]["reason"] = "gold"; }), "reason"));
     CHECK(has(refusal([](json& plan) { plan["ranges"][0]["unit_bytes"] = page; }, Action::collapse),

@@ -129,9 +129,8 @@ TEST_CASE("advice: every reason to leave a page alone") {
           swap_full);
     CHECK(why_left(Action::willneed, swapped_page(3), backing(Backing::file, false)) ==
           private_file);
-    CHECK(why_left(Action::willneed, swapped_page(3), {}, [](Situation& situation) {
-              situation.available_bytes = 100;
-          }) == no_memory);
+    CHECK(why_left(Action::willneed, swapped_page(3), {},
+                   [](Situation& situation) { situation.available_bytes = 100; }) == no_memory);
 }
 
 TEST_CASE("advice: pages whose map count or kind is not known are left alone") {
@@ -265,7 +264,8 @@ TEST_CASE("advice: only what is idle for long enough, and the coldest first") {
     };
     Request request;
     request.idle_for = 30;
-    request.idle = {{at(0, 4), 10.0}, {at(4, 8), 40.0}, {at(8, 10), std::nullopt}, {at(12, 16), 90.0}};
+    request.idle = {
+        {at(0, 4), 10.0}, {at(4, 8), 40.0}, {at(8, 10), std::nullopt}, {at(12, 16), 90.0}};
     const Plan plan = make_plan(source, request, roomy(source));
     REQUIRE(plan.ranges.size() == 2);
     CHECK(plan.ranges[0].range == at(4, 8));
@@ -344,9 +344,9 @@ TEST_CASE("advice: willneed takes what is in swap") {
 TEST_CASE("advice: a huge page where it holds more than it costs") {
     MadeUpSource source;
     source.map(base, base + 4 * slot);
-    fill(source, base, 512, 1000);                // full
-    fill(source, base + slot, 256, 2000);         // half
-    fill(source, base + 2 * slot, 255, 3000);     // less
+    fill(source, base, 512, 1000);            // full
+    fill(source, base + slot, 256, 2000);     // half
+    fill(source, base + 2 * slot, 255, 3000); // less
     fill_huge(source, base + 3 * slot, 0x10000, 0, 512);
     const Plan plan = make_plan(source, Action::collapse);
     CHECK(plan.forecast.bytes == 2 * slot);

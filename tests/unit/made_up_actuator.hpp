@@ -108,8 +108,7 @@ private:
         if (found == source_.pages.end() || stubborn.count(address) > 0) return;
         MadeUpPage& one = found->second;
         if (advice == abi::advice::willneed) {
-            if (one.cache == Cache::absent) one.cache = Cache::cached;
-            if (one.entry & abi::PM_SWAP)
+            if (one.cache == Cache::absent || (one.entry & abi::PM_SWAP))
                 gauge.swapped_in_pages = gauge.swapped_in_pages.value_or(0) + 1;
             return;
         }
