@@ -37,6 +37,14 @@ struct ScanArguments {
     std::uint64_t count = 0;   ///< 0: until interrupted
 };
 
+/// What only `cold` takes.
+struct ColdArguments {
+    std::string window = "30s";
+    std::string interval; ///< empty: a third of the window, at least 1 s
+    std::string source = "auto";
+    bool passive = false;
+};
+
 struct Options {
     std::vector<std::string> targets; ///< pids, "self", or recordings
     std::vector<std::string> pids;    ///< -p
@@ -61,6 +69,7 @@ struct Options {
     int verbose = 0;
     bool version = false;
     ScanArguments scan;
+    ColdArguments cold;
 };
 
 /// Defines every option of every command on @p app. Completions, the man pages' option lists and

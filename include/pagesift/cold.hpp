@@ -37,7 +37,8 @@ std::span<const Word, activity_count> activity_table();
 /// Of how much memory one answer is, as words: "page", "huge", "mapping".
 std::span<const Word, 3> grain_table();
 
-/// Consecutive pages that are present or swapped, of one mapping, state, kind and age.
+/// Consecutive pages that are present or swapped, of one mapping, state, kind and age. What takes
+/// no memory of the process (none, the zero page, frames without struct page) has no age.
 struct Range {
     AddressRange range;
     std::uint32_t mapping = 0; ///< index into Ages::mappings
@@ -45,7 +46,8 @@ struct Range {
     Kind kind = Kind::not_present;
     Activity activity = Activity::unknown;
     Grain grain = Grain::page;
-    /// Not accessed for at least so long before the last sighting; empty: unknown.
+    /// Not accessed for at least so long before the last sighting, one of Ages::steps; empty:
+    /// unknown.
     std::optional<double> idle_seconds;
 
     bool operator==(const Range&) const = default;
@@ -65,9 +67,12 @@ struct Place {
 struct HistogramRow {
     State state = State::unknown;
     Kind kind = Kind::not_present;
-    /// [j]: bytes that are idle for at least Ages::steps[j]; the last is 0, accessed.
-    std::vector<std::uint64_t> bytes;
+    /// [j]: those of which Ages::steps[j] is the idle time; the last is 0, accessed.
+    std::vector<std::uint64_t> bytes = {};
     std::uint64_t unknown_bytes = 0;
+    /// No sign of an access, where the source proves nothing by that (AccessTraits::proves_idle);
+    /// these are in none of the others.
+    std::uint64_t no_sign_bytes = 0;
 
     bool operator==(const HistogramRow&) const = default;
 };
@@ -134,7 +139,7 @@ struct WatchOptions {
     std::vector<AddressRange> only; ///< in whole pages; empty: everything
     Filter where;
     std::string boot_id;
-    std::function<bool()> interrupted;                          ///< asked while classifying
+    std::vector<Gap> gaps;                                      ///< known before, for Ages::gaps
     std::function<std::chrono::steady_clock::time_point()> now; ///< empty: the steady clock
 };
 
@@ -155,6 +160,8 @@ public:
     /// Ends a round with a sighting of all pages; unless it was the last, begins another.
     /// Throws Error (gone, failed).
     void end_round(Last last);
+    /// The last round has ended before its time.
+    void interrupt();
     /// Classifies what there is now, and gives every page that was seen its age. Without @p
     /// on_range ranges are kept in Ages::ranges. Throws Error (gone).
     Ages finish(const std::function<void(const Ages&)>& on_begin = {},

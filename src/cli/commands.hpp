@@ -83,6 +83,7 @@ Exit run_inspect(const Options& options, const Environment& environment, const M
 Exit run_scan(const Options& options, const Environment& environment, const Messages& messages);
 Exit run_record(const Options& options, const Environment& environment, const Messages& messages);
 Exit run_diff(const Options& options, const Environment& environment, const Messages& messages);
+Exit run_cold(const Options& options, const Environment& environment, const Messages& messages);
 Exit run_doctor(const Options& options, const Environment& environment, const Messages& messages);
 
 } // namespace pagesift::cli
