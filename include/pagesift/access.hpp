@@ -3,7 +3,7 @@
 // keeps of that. It stands beside `Source`: implemented by os, and by tests; what follows from its
 // answers (ages) is the cold room's. Times, rounds and threads are the caller's.
 //
-//     source.prepare(mappings); source.sight(mapping, range, Sight::first, block);
+//     source.prepare(mappings); source.sight(mapping, range, Sight::note, block);
 //     source.forget();                                       // a round begins
 //     … some time later …
 //     source.prepare(mappings); source.sight(mapping, range, Sight::last, block);
@@ -58,7 +58,7 @@ struct ForgetCost {
 };
 
 enum class Sight : std::uint8_t {
-    first, ///< before the first round: answers mean nothing
+    note,  ///< remembers what is there; the answers mean nothing
     again, ///< ends a round, and another follows
     last,  ///< ends the last round
 };
@@ -69,13 +69,17 @@ public:
 
     virtual const AccessTraits& traits() const = 0;
 
+    /// When it must note what is there, of all pages: false, once before the first forget(); true,
+    /// after each forget().
+    virtual bool notes_after_forget() const { return false; }
+
     /// Before the sightings that follow, on one thread: @p mappings are those of now.
     /// Throws Error (gone) where the process has ended.
     virtual void prepare(const std::vector<Mapping>& mappings) = 0;
 
     /// Says what the pages of @p mapping from wanted.start on did since forget(), at least one and
-    /// at most to wanted.end, and remembers what it must for the next round. Reads no contents and
-    /// makes no page present. Safe to call from several threads for different pages.
+    /// at most to wanted.end. Reads no contents and makes no page present. Safe to call from
+    /// several threads for different pages.
     virtual void sight(const Mapping& mapping, AddressRange wanted, Sight which,
                        TouchBlock& block) = 0;
 

@@ -40,7 +40,7 @@ public:
 
     void begin() {
         process_ = source_.process();
-        sight_all(Sight::first);
+        if (!access_.notes_after_forget()) sight_all(Sight::note);
         forget();
     }
 
@@ -91,6 +91,7 @@ private:
     void forget() {
         const ForgetCost cost = access_.forget();
         begins_.push_back(now());
+        if (access_.notes_after_forget()) sight_all(Sight::note);
         if (!access_.traits().writes) return;
         ++clear_.times;
         clear_.total_seconds += cost.seconds;
@@ -115,7 +116,7 @@ private:
             options_.jobs, pieces.size(),
             [&](std::size_t i) { return sight_piece(mappings, pieces[i], which); },
             [&](std::vector<TouchBlock>&& blocks) {
-                if (which == Sight::first) return;
+                if (which == Sight::note) return;
                 for (const TouchBlock& block : blocks) marks_.note(block, rounds_);
             });
     }
@@ -131,7 +132,7 @@ private:
                     throw Error{ErrorKind::gone, "pid " + std::to_string(process_.pid), 0, "",
                                 "the process ended, or replaced its memory, while it was watched"};
                 rest.start = block.range.end;
-                if (which != Sight::first) blocks.push_back(std::move(block));
+                if (which != Sight::note) blocks.push_back(std::move(block));
             }
         return blocks;
     }

@@ -16,7 +16,13 @@ namespace pagesift::os {
 class ExactAccess final : public AccessSource {
 public:
     ExactAccess(std::uint32_t pid, const Machine& machine, const OpenOptions& options);
+    ~ExactAccess() override;
+    ExactAccess(const ExactAccess&) = delete;
+    ExactAccess& operator=(const ExactAccess&) = delete;
     const AccessTraits& traits() const override { return traits_; }
+    /// The other way round, what was read before clearing would be older than need be, and a round
+    /// would end later.
+    bool notes_after_forget() const override { return true; }
     void prepare(const std::vector<Mapping>& mappings) override;
     void sight(const Mapping& mapping, AddressRange wanted, Sight which,
                TouchBlock& block) override;
@@ -24,7 +30,10 @@ public:
     std::vector<Gap> gaps() const override { return gaps_.list(); }
 
 private:
+    struct Buffers;
     class Sighter;
+    std::unique_ptr<Buffers> take_buffers();
+    void give_back(std::unique_ptr<Buffers> buffers);
     std::uint8_t number_of(std::uint64_t generation);
     std::optional<std::uint64_t> generation_at(std::uint8_t number) const;
 
@@ -39,7 +48,8 @@ private:
     PageNotes notes_;
     GapLog gaps_;
     mutable std::mutex mutex_;
-    std::vector<std::uint64_t> generations_; ///< those that were met; [0] stands for none
+    std::vector<std::uint64_t> generations_;        ///< those that were met; [0] stands for none
+    std::vector<std::unique_ptr<Buffers>> buffers_; ///< idle ones
 };
 
 /// sys/kernel/mm/page_idle/bitmap, one bit a frame.

@@ -92,28 +92,55 @@ std::optional<std::uint64_t> ExactAccess::generation_at(std::uint8_t number) con
     return number == 0 ? std::nullopt : std::optional{generations_[number]};
 }
 
+/// What one block takes; kept from one to the next, because new memory is not for free.
+struct ExactAccess::Buffers {
+    std::vector<std::uint64_t> was, now, frames, heads;
+    std::vector<std::uint32_t> indices;
+    std::vector<walk::Frame> found;
+    std::vector<std::optional<std::uint64_t>> generations;
+};
+
+ExactAccess::~ExactAccess() = default;
+
+std::unique_ptr<ExactAccess::Buffers> ExactAccess::take_buffers() {
+    const std::lock_guard lock{mutex_};
+    if (buffers_.empty()) return std::make_unique<Buffers>();
+    auto taken = std::move(buffers_.back());
+    buffers_.pop_back();
+    return taken;
+}
+
+void ExactAccess::give_back(std::unique_ptr<Buffers> buffers) {
+    const std::lock_guard lock{mutex_};
+    buffers_.push_back(std::move(buffers));
+}
+
 /// One block, on one thread.
 class ExactAccess::Sighter {
 public:
-    Sighter(ExactAccess& access, const Mapping& mapping, Sight which, TouchBlock& block)
+    Sighter(ExactAccess& access, const Mapping& mapping, Sight which, Buffers& buffers,
+            TouchBlock& block)
         : access_(access),
           view_(access.lens_->lease()),
           kernel_(view_->kernel()),
           format_(kernel_.entries),
           mapping_(mapping),
           which_(which),
+          buffers_(buffers),
           block_(block) {}
 
     void run() {
         const std::uint64_t count = block_.range.size().value >> format_.page_shift;
         block_.touches.assign(count, Touch::none);
-        was_.resize(count);
-        now_.assign(count, 0);
-        access_.notes_.get(block_.range, was_);
+        buffers_.was.resize(count);
+        buffers_.now.assign(count, 0);
+        buffers_.frames.clear();
+        buffers_.indices.clear();
+        access_.notes_.get(block_.range, buffers_.was);
         walk::walk_tables(view_->memory(), kernel_, access_.top_, block_.range,
                           [&](const walk::SlotRun& run) { take(run); });
         read_flags();
-        if (which_ != Sight::last) access_.notes_.set(block_.range, now_);
+        if (which_ == Sight::note) access_.notes_.set(block_.range, buffers_.now);
         if (any_) return;
         block_.uniform = true;
         block_.touches.assign(1, Touch::none);
@@ -153,26 +180,25 @@ private:
 
     void take(std::size_t index, const walk::Entry& entry, bool huge) {
         Touch& touch = block_.touches[index];
-        std::uint64_t& note = now_[index];
+        std::uint64_t& note = buffers_.now[index];
         if (entry.kind == walk::EntryKind::none || entry.kind == walk::EntryKind::marker) return;
         if (entry.kind == walk::EntryKind::swap) {
             touch = Touch::unknown;
             if (entry.swap_type >= abi::FIRST_SPECIAL_SWAP_TYPE) return; // on its way
             note = Note::swapped | std::uint64_t{entry.swap_type} << Note::generation_shift |
                    (entry.swap_offset & Note::frame);
-            touch = access_.faults_.judge(note == was_[index]);
+            touch = access_.faults_.judge(note == buffers_.was[index]);
             return;
         }
         note = Note::present | (entry.frame & Note::frame) | (huge ? Note::huge : 0);
         touch = Touch::unknown;
         // clear_refs passes over what has no ordinary page, and hugetlb (clear_refs_walk_ops).
         if (entry.special || mapping_.backing == Backing::hugetlb) return;
-        if (entry.young) touch = judge_young(was_[index], entry, huge);
-        if (touch != Touch::accessed || which_ != Sight::last) {
-            frames_.push_back(entry.frame);
-            indices_.push_back(static_cast<std::uint32_t>(index));
-            young_.push_back(entry.young);
-        }
+        if (entry.young) touch = judge_young(buffers_.was[index], entry, huge);
+        // What is young has no need of flags, but for the next round.
+        if (entry.young && which_ != Sight::note) return;
+        buffers_.frames.push_back(entry.frame);
+        buffers_.indices.push_back(static_cast<std::uint32_t>(index));
     }
 
     Touch judge_young(std::uint64_t was, const walk::Entry& entry, bool huge) const {
@@ -187,29 +213,36 @@ private:
     }
 
     void read_flags() {
-        if (frames_.empty()) return;
-        const walk::KernelLayout& layout = kernel_.layout;
-        std::vector<walk::Frame> found(frames_.size());
-        walk::read_frames(view_->memory(), kernel_, frames_, found);
-        std::vector<std::optional<std::uint64_t>> generations;
-        if (layout.mem_cgroup_per_node_max_seq) {
-            std::vector<std::uint64_t> heads;
-            heads.reserve(found.size());
-            for (const walk::Frame& frame : found) heads.push_back(frame.known ? frame.head : 0);
-            generations.resize(heads.size());
-            walk::read_generations(view_->memory(), kernel_, heads, access_.nodes_, generations);
-        }
+        const auto& frames = buffers_.frames;
+        if (frames.empty()) return;
+        auto& found = buffers_.found;
+        found.resize(frames.size());
+        walk::read_frames(view_->memory(), kernel_, frames, found);
+        const bool has_generations = kernel_.layout.mem_cgroup_per_node_max_seq.has_value();
+        if (has_generations) read_generations();
         for (std::size_t i = 0; i < found.size(); ++i) {
-            const std::size_t index = indices_[i];
             if (!found[i].known) continue;
+            const std::size_t index = buffers_.indices[i];
             walk::Sighting now;
             now.present = true;
-            now.frame = frames_[i];
+            now.frame = frames[i];
             now.flags = found[i].flags;
-            if (!generations.empty()) now.generation = generations[i];
-            if (!young_[i]) block_.touches[index] = judge(was_[index], now);
-            add(now_[index], now);
+            if (has_generations) now.generation = buffers_.generations[i];
+            if (which_ == Sight::note)
+                add(buffers_.now[index], now);
+            else
+                block_.touches[index] = judge(buffers_.was[index], now);
         }
+    }
+
+    void read_generations() {
+        auto& heads = buffers_.heads;
+        heads.clear();
+        for (const walk::Frame& frame : buffers_.found)
+            heads.push_back(frame.known ? frame.head : 0);
+        buffers_.generations.assign(heads.size(), std::nullopt);
+        walk::read_generations(view_->memory(), kernel_, heads, access_.nodes_,
+                               buffers_.generations);
     }
 
     Touch judge(std::uint64_t was, const walk::Sighting& now) {
@@ -240,7 +273,7 @@ private:
     void add(std::uint64_t& note, const walk::Sighting& now) {
         note |= Note::flags_known;
         if (now.flags >> kernel_.layout.PG_active & 1) note |= Note::active;
-        if (which_ == Sight::last || !now.generation) return;
+        if (!now.generation) return;
         if (now.generation != last_numbered_) {
             last_numbered_ = now.generation;
             numbered_ = access_.number_of(*now.generation);
@@ -254,10 +287,8 @@ private:
     const walk::EntryFormat& format_;
     const Mapping& mapping_;
     Sight which_;
+    Buffers& buffers_;
     TouchBlock& block_;
-    std::vector<std::uint64_t> was_, now_, frames_;
-    std::vector<std::uint32_t> indices_;
-    std::vector<bool> young_;
     bool any_ = false;
     std::uint8_t last_number_ = 0;
     std::optional<std::uint64_t> last_generation_;
@@ -269,7 +300,9 @@ void ExactAccess::sight(const Mapping& mapping, AddressRange wanted, Sight which
                         TouchBlock& block) {
     block = {};
     block.range = one_block(wanted, target_.page_size());
-    Sighter{*this, mapping, which, block}.run();
+    auto buffers = take_buffers();
+    Sighter{*this, mapping, which, *buffers, block}.run();
+    give_back(std::move(buffers));
     if (!block.uniform || block.range.end == wanted.end || !leaps_) return;
     if (const auto next = next_populated(target_.pagemap(), {block.range.end, wanted.end})) {
         notes_.clear({block.range.end, *next});
