@@ -54,6 +54,14 @@ struct ScanArguments {
     std::uint64_t count = 0;   ///< 0: until interrupted
 };
 
+/// What only `cold` takes.
+struct ColdArguments {
+    std::string window = "30s";
+    std::string interval; ///< empty: a third of the window, at least 1 s
+    std::string source = "auto";
+    bool passive = false;
+};
+
 struct Options {
     std::vector<std::string> targets; ///< pids, "self", or recordings
     std::vector<std::string> pids;    ///< -p
@@ -79,6 +87,7 @@ struct Options {
     bool version = false;
     SelectorArguments select;
     ScanArguments scan;
+    ColdArguments cold;
     AdviseArguments advise;
 };
 

@@ -6,6 +6,7 @@
 //     auto source = os::open_process(4711, machine, options);
 #pragma once
 
+#include "pagesift/access.hpp"
 #include "pagesift/actuator.hpp"
 #include "pagesift/source.hpp"
 
@@ -56,6 +57,25 @@ Machine open_machine(const OpenOptions& options);
 /// Throws Error: gone, denied, unsupported (kernel thread, zombie).
 std::unique_ptr<Source> open_process(std::uint32_t pid, const Machine& machine,
                                      const OpenOptions& options);
+
+/// How accesses are to be seen; see AccessTraits::name. automatic: the first that works, from the
+/// most to the least that it can tell.
+enum class AccessKind { automatic, exact, idle_bitmap, referenced, soft_dirty, lru };
+
+/// What open_access found.
+struct Access {
+    std::unique_ptr<AccessSource> source;
+    std::vector<Gap>
+        passed_over; ///< the kinds that were tried before it, and why they would not do
+};
+
+/// Opens a process to see what it accesses. Whatever the kind, PTRACE_MODE_READ on it is needed;
+/// to forget accesses (all but lru), to be its owner or root; exact: the exact lens of @p machine
+/// with page flags; idle_bitmap and lru: CAP_SYS_ADMIN.
+/// Nothing is written before AccessSource::forget, and nothing is left behind whenever we end.
+/// Throws Error: gone, denied, unsupported (that kind, or any, cannot be had; the reasons in it).
+Access open_access(std::uint32_t pid, AccessKind kind, const Machine& machine,
+                   const OpenOptions& options);
 
 /// A process as a list shows it, before its memory is looked at.
 struct ProcessEntry {

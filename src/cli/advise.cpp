@@ -28,6 +28,7 @@ public:
           messages_(messages),
           plan_(make_advise_plan(options, environment)),
           brake_(plan_, environment),
+          idle_(options),
           boot_id_(os::read_boot_id(plan_.open)),
           output_(options.output, *environment.out),
           sink_(report::make_advise_sink(output_.stream(), report_options(options, environment))) {}
@@ -71,6 +72,8 @@ private:
         if (plan_.selection) targets = select();
         if (std::any_of(targets.begin(), targets.end(), [](const Target& t) { return t.pid; }))
             machine_ = os::open_machine(plan_.open);
+        if (idle_.asked())
+            idle_.measure(allowed(targets), machine_, plan_, environment_, messages_);
         for (const Target& target : targets)
             attempt([&] {
                 if (target.pid)
@@ -78,6 +81,20 @@ private:
                 else
                     plan_recording(target.text);
             });
+    }
+
+    /// Those that may be acted on; why others may not is said when their turn comes.
+    std::vector<std::uint32_t> allowed(const std::vector<Target>& targets) const {
+        std::vector<std::uint32_t> pids;
+        for (const Target& target : targets) {
+            if (!target.pid) continue;
+            try {
+                os::open_actuator(*target.pid, 0, plan_.protect, plan_.open);
+                pids.push_back(*target.pid);
+            } catch (const Error&) { // NOLINT(bugprone-empty-catch)
+            }
+        }
+        return pids;
     }
 
     std::vector<Target> select() {
@@ -101,7 +118,7 @@ private:
     void plan_recording(const std::string& file) {
         const auto bytes = read_whole_file(file, "a target is a pid, 'self' or a recording");
         for (const auto& source : snapshot::load_recording(bytes, file))
-            finish(make_plan(*source, recorded_situation(source->host())), {});
+            finish(make_plan(*source, recorded_situation(source->host()), ""), {});
     }
 
     // --- One process ---
@@ -137,7 +154,7 @@ private:
         if (refusal && plan_.apply) throw Error{*refusal};
         auto situation = read_situation(source->host(), pid, plan_.open);
         situation.swap_free_bytes -= std::min(situation.swap_free_bytes, promised_swap_bytes_);
-        Plan plan = make_plan(*source, situation);
+        Plan plan = make_plan(*source, situation, boot_id_);
         if (refusal)
             plan.gaps.push_back(
                 {"process_madvise", std::nullopt, refusal->what(), refusal->hint(), false});
@@ -153,9 +170,12 @@ private:
         act(plan, situation, *actuator);
     }
 
-    Plan make_plan(Source& source, const advice::Situation& situation) {
+    Plan make_plan(Source& source, const advice::Situation& situation, const std::string& boot_id) {
+        const auto process = source.process();
+        const advice::Identity identity{process.pid, process.start_time(), boot_id};
         advice::Request request = plan_.request;
         request.action = *plan_.action;
+        idle_.give(request, identity);
         advice::Planner planner{std::move(request), situation};
         LookOptions look = plan_.look;
         look.only = in_whole_pages(std::move(look.only), source.host().page_size);
@@ -165,7 +185,7 @@ private:
         look.on_stretch = [&](const Stretch& stretch) { planner.add(stretch); };
         const Census census = pagesift::look(source, look);
         Plan plan = planner.finish();
-        plan.identity = {census.process.pid, census.process.start_time(), boot_id_};
+        plan.identity = identity;
         plan.comm = census.process.comm;
         plan.exe = census.process.exe;
         plan.lens = census.lens;
@@ -284,6 +304,7 @@ private:
     const Messages& messages_;
     AdvisePlan plan_;
     Brake brake_;
+    IdleTimes idle_;
     std::string boot_id_;
     Output output_;
     report::AdviseSink sink_;

@@ -5,6 +5,7 @@
 
 #include "cli/scan.hpp"
 #include "pagesift/advice.hpp"
+#include "pagesift/cold.hpp"
 
 namespace pagesift::cli {
 
@@ -52,6 +53,25 @@ private:
     const Environment& environment_;
     std::optional<Clock::time_point> next_; ///< when --rate allows more
     double waited_ = 0;
+};
+
+/// What --cold says of how long pages have been idle.
+class IdleTimes {
+public:
+    /// Reads the file, where one is given. Throws Error(usage, bad_input).
+    explicit IdleTimes(const Options& options);
+    bool asked() const { return !options_.advise.cold.empty(); }
+    /// Measures, where a time is given. Throws as cli::measure does.
+    void measure(std::span<const std::uint32_t> pids, const os::Machine& machine,
+                 const AdvisePlan& plan, const Environment& environment, const Messages& messages);
+    /// Throws Error(gone) where nothing is known of that process.
+    void give(advice::Request& request, const advice::Identity& identity) const;
+
+private:
+    const Options& options_;
+    std::optional<Nanoseconds> window_; ///< none: a file
+    std::optional<double> least_;       ///< of --idle
+    std::vector<cold::Ages> ages_;
 };
 
 } // namespace pagesift::cli

@@ -89,6 +89,7 @@ Exit run_scan(const Options& options, const Environment& environment, const Mess
 Exit run_advise(const Options& options, const Environment& environment, const Messages& messages);
 Exit run_record(const Options& options, const Environment& environment, const Messages& messages);
 Exit run_diff(const Options& options, const Environment& environment, const Messages& messages);
+Exit run_cold(const Options& options, const Environment& environment, const Messages& messages);
 Exit run_doctor(const Options& options, const Environment& environment, const Messages& messages);
 
 } // namespace pagesift::cli

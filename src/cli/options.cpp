@@ -329,6 +329,56 @@ void add_advise(CLI::App& app, Options& o) {
     add_common(command, o);
 }
 
+void add_cold(CLI::App& app, Options& o) {
+    auto& command =
+        *app.add_subcommand("cold", "Show how long each range of a process has been idle");
+    command.add_option("TARGET", o.targets, "Process ids, or 'self'")->type_name("PID|self");
+    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
+        ->type_name("PID")
+        ->allow_extra_args(false);
+    command
+        .add_option("--window", o.cold.window, "Watch for so long, all processes at the same time")
+        ->type_name("TIME")
+        ->capture_default_str();
+    command
+        .add_option("--interval", o.cold.interval,
+                    "Look, and clear again, every TIME; default: a third of the window, at least "
+                    "1s")
+        ->type_name("TIME");
+    command
+        .add_option("--source", o.cold.source,
+                    "What tells accesses; auto: the first of these that works")
+        ->check(choices({"auto", "exact", "idle-bitmap", "referenced", "soft-dirty", "lru"}))
+        ->capture_default_str();
+    command.add_flag("--passive", o.cold.passive,
+                     "Write nothing: no accessed bit is cleared, and only hints are left");
+    command.add_option("--where", o.where, "Only pages for which EXPR holds; see inspect")
+        ->type_name("EXPR");
+    command.add_option("-a,--address", o.addresses, "Only these addresses; may be given again")
+        ->type_name("A-B|A+SIZE")
+        ->allow_extra_args(false);
+    command.add_flag("--ranges", o.ranges, "List every range of pages of one kind and age");
+    command.add_flag("--map", o.map, "Draw the address space by age, one cell for N pages");
+    command.add_option("--format", o.format, "Output format; json can be read again")
+        ->check(choices({"table", "json", "ndjson", "csv"}))
+        ->capture_default_str();
+    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
+        ->check(choices({"auto", "bytes", "pages"}))
+        ->capture_default_str();
+    command.add_option("--top", o.top, "Mappings in the summary, those with the most cold first")
+        ->type_name("N")
+        ->capture_default_str();
+    command
+        .add_option("--lens", o.lens,
+                    "How to look: exact reads the kernel's own memory, proc only /proc; auto takes "
+                    "exact where it can be had")
+        ->check(choices({"auto", "proc", "exact"}))
+        ->capture_default_str();
+    add_jobs(command, o, "Threads that read; 0: one a processor, at most 8");
+    add_style(command, o);
+    add_common(command, o);
+}
+
 void add_doctor(CLI::App& app, Options& o) {
     auto& command = *app.add_subcommand(
         "doctor", "Show what this kernel and these privileges allow, and how to get more");
@@ -350,9 +400,10 @@ void build_app(CLI::App& app, Options& options) {
     app.require_subcommand(0, 1);
     add_inspect(app, options);
     add_scan(app, options);
-    add_advise(app, options);
     add_record(app, options);
     add_diff(app, options);
+    add_cold(app, options);
+    add_advise(app, options);
     add_doctor(app, options);
 }
 

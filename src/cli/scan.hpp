@@ -89,9 +89,9 @@ public:
     ~Progress();
     Progress(const Progress&) = delete;
     Progress& operator=(const Progress&) = delete;
-    void add(std::uint64_t bytes); ///< one more process is done
+    void add(std::uint64_t bytes);     ///< one more process is done
     void advance(std::uint64_t bytes); ///< a part of one
-    void tick();                   ///< some time has passed
+    void tick();                       ///< some time has passed
 
 private:
     void draw();
