@@ -197,12 +197,6 @@ private:
             });
             order.resize(std::min(order.size(), options_.top));
         }
-        if (order.empty() && (!options_.ranges || plan.skipped.empty())) return;
-        screen_.line();
-        screen_.line(screen_.style.bold("Ranges") +
-                     (order.size() < plan.ranges.size()
-                          ? fmt::format(", the {} largest of {}", order.size(), plan.ranges.size())
-                          : ""));
         const bool ages = std::any_of(plan.ranges.begin(), plan.ranges.end(),
                                       [](const auto& one) { return one.idle_seconds.has_value(); });
         Columns columns{screen_.width()};
@@ -211,7 +205,11 @@ private:
         columns.add("WHAT", 13);
         if (ages) columns.add("IDLE", 7, Align::right);
         if (effect != nullptr) columns.add("DONE", 8, Align::right);
-        screen_.line(screen_.style.dim(columns.header("NAME")));
+        const auto title = [&](std::string_view text) {
+            screen_.line();
+            screen_.line(screen_.style.bold(text));
+            screen_.line(screen_.style.dim(columns.header("NAME")));
+        };
         const auto row = [&](AddressRange range, const std::string& what, const std::string& idle,
                              const std::string& done, std::size_t mapping) {
             std::vector<std::string> cells{fmt::format("{:x}", range.start.value),
@@ -222,6 +220,10 @@ private:
             screen_.line(columns.row(cells, name.empty() ? screen_.style.dim("(anonymous)")
                                                          : screen_.foreign(name, columns.rest())));
         };
+        if (!order.empty())
+            title(order.size() < plan.ranges.size() ? fmt::format("Ranges, the {} largest of {}",
+                                                                  order.size(), plan.ranges.size())
+                                                    : "Ranges");
         for (const std::size_t i : order) {
             const auto& one = plan.ranges[i];
             const auto cls = class_of(one.state, one.kind);
@@ -231,14 +233,12 @@ private:
         }
         if (!options_.ranges) return;
         if (!plan.skipped.empty()) {
-            screen_.line();
-            screen_.line(screen_.style.bold("Left alone, range by range"));
+            title("Left alone, range by range");
             for (const auto& one : plan.skipped)
                 row(one.range, std::string{advice::word_of(one.reason).name}, "", "", one.mapping);
         }
         if (effect == nullptr || effect->stayed.empty()) return;
-        screen_.line();
-        screen_.line(screen_.style.bold("Stayed as it was, range by range"));
+        title("Stayed as it was, range by range");
         for (const auto& one : effect->stayed)
             row(one.range, std::string{advice::word_of(one.reason).name}, "", "", one.mapping);
     }
