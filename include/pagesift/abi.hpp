@@ -178,8 +178,11 @@ inline constexpr std::uint64_t TMPFS_MAGIC = 0x01021994;
 inline constexpr std::uint64_t HUGETLBFS_MAGIC = 0x958458f6;
 
 // include/uapi/linux/capability.h
+inline constexpr unsigned CAP_DAC_OVERRIDE = 1;
+inline constexpr unsigned CAP_FOWNER = 3;
 inline constexpr unsigned CAP_SYS_PTRACE = 19;
 inline constexpr unsigned CAP_SYS_ADMIN = 21;
+inline constexpr unsigned CAP_SYS_NICE = 23;
 inline constexpr unsigned CAP_CHECKPOINT_RESTORE = 40;
 
 } // namespace pagesift::abi

@@ -164,6 +164,24 @@ struct Run {
     }
 };
 
+/// Consecutive pages that whoever acts on memory treats alike: see LookOptions::on_stretch.
+struct Stretch {
+    AddressRange range;
+    std::size_t mapping = 0;
+    /// Of its attributes only those of stretch_attributes(), the others are unset.
+    PageClass cls;
+    Tri matches = Tri::yes;    ///< what `where` says of the pages
+    Tri sole = Tri::unknown;   ///< of present pages: each is mapped once, in all processes together
+    Tri on_lru = Tri::unknown; ///< of present pages: KPF_LRU; a fresh page is on no list yet
+    /// Pages of the large folio that they are parts of; 1: small pages; empty: not known.
+    std::optional<std::uint64_t> folio_pages = 1;
+    std::uint64_t folio_page = 0; ///< of the first page: which page of its large folio it is
+    std::uint64_t first_frame = 0, last_frame = 0; ///< of large folios; 0: not known
+};
+
+/// What a stretch keeps apart: an action may treat such pages differently.
+std::span<const Attribute> stretch_attributes();
+
 /// One page in full, for --pages.
 struct Page {
     Address address;
@@ -305,6 +323,8 @@ struct LookOptions {
     Filter where;
     std::function<void(const Run&)> on_run;   ///< called in address order; empty: no runs are made
     std::function<void(const Page&)> on_page; ///< likewise
+    /// Likewise, of all pages, also of those for which `where` does not hold.
+    std::function<void(const Stretch&)> on_stretch;
     /// Runs of all pages, also of those for which `where` does not hold, told apart by
     /// Run::contents_read and Run::matches.
     bool all_runs = false;
@@ -318,6 +338,18 @@ struct LookOptions {
 /// Looks at the whole process. Throws Error where nothing can be had; everything else that could
 /// not be seen is in Census::gaps.
 Census look(Source& source, const LookOptions& options);
+
+/// Part of a mapping, looked at again.
+struct SecondLook {
+    /// In address order; `mapping` is 0, and classes have all their attributes.
+    std::vector<Stretch> stretches;
+    std::vector<std::uint64_t> frames; ///< one a page of all stretches; 0: none, or not known
+    bool complete = true;              ///< false: the target has gone, or something was not read
+};
+/// Looks at @p range of @p mapping alone, after source.mappings() was called. Has no side effects
+/// on the target that read_block() does not have.
+SecondLook look_again(Source& source, const Mapping& mapping, AddressRange range, const Want& want,
+                      const Filter& where);
 
 /// Wilson score interval of a sampled share, 95 %.
 struct Interval {

@@ -23,10 +23,27 @@ namespace pagesift::cli {
 
 enum class Colour { automatic, always, never };
 
+/// Which processes, where they are not all named: of `scan` and `advise`.
+struct SelectorArguments {
+    std::vector<std::string> comms, exes, users, cgroups, children_of;
+    std::string min_rss; ///< a size
+};
+
+/// What only `advise` takes.
+struct AdviseArguments {
+    std::string action;
+    std::string min_run, max_bytes, rate; ///< sizes
+    std::string cold;                     ///< a duration, or a file
+    std::string cold_for;                 ///< a duration, with a file
+    std::string plan;                     ///< a file
+    std::optional<double> psi;            ///< percent
+    unsigned retry = 1;
+    bool apply = false, dry_run = false, force = false, force_fill = false;
+};
+
 /// What only `scan` takes.
 struct ScanArguments {
-    std::vector<std::string> comms, exes, users, cgroups, children_of;
-    std::string min_rss, max_process_bytes; ///< sizes
+    std::string max_process_bytes; ///< a size
     std::string depth = "pages";
     std::string zero = "sample=1%";
     std::string per; ///< empty: process
@@ -35,6 +52,14 @@ struct ScanArguments {
     std::optional<std::size_t> top;
     std::optional<double> cpu; ///< percent of one core
     std::uint64_t count = 0;   ///< 0: until interrupted
+};
+
+/// What only `cold` takes.
+struct ColdArguments {
+    std::string window = "30s";
+    std::string interval; ///< empty: a third of the window, at least 1 s
+    std::string source = "auto";
+    bool passive = false;
 };
 
 struct Options {
@@ -60,7 +85,10 @@ struct Options {
     bool quiet = false;
     int verbose = 0;
     bool version = false;
+    SelectorArguments select;
     ScanArguments scan;
+    ColdArguments cold;
+    AdviseArguments advise;
 };
 
 /// Defines every option of every command on @p app. Completions, the man pages' option lists and

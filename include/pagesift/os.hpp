@@ -6,6 +6,8 @@
 //     auto source = os::open_process(4711, machine, options);
 #pragma once
 
+#include "pagesift/access.hpp"
+#include "pagesift/actuator.hpp"
 #include "pagesift/source.hpp"
 
 #include <array>
@@ -56,6 +58,25 @@ Machine open_machine(const OpenOptions& options);
 std::unique_ptr<Source> open_process(std::uint32_t pid, const Machine& machine,
                                      const OpenOptions& options);
 
+/// How accesses are to be seen; see AccessTraits::name. automatic: the first that works, from the
+/// most to the least that it can tell.
+enum class AccessKind { automatic, exact, idle_bitmap, referenced, soft_dirty, lru };
+
+/// What open_access found.
+struct Access {
+    std::unique_ptr<AccessSource> source;
+    std::vector<Gap>
+        passed_over; ///< the kinds that were tried before it, and why they would not do
+};
+
+/// Opens a process to see what it accesses. Whatever the kind, PTRACE_MODE_READ on it is needed;
+/// to forget accesses (all but lru), to be its owner or root; exact: the exact lens of @p machine
+/// with page flags; idle_bitmap and lru: CAP_SYS_ADMIN.
+/// Nothing is written before AccessSource::forget, and nothing is left behind whenever we end.
+/// Throws Error: gone, denied, unsupported (that kind, or any, cannot be had; the reasons in it).
+Access open_access(std::uint32_t pid, AccessKind kind, const Machine& machine,
+                   const OpenOptions& options);
+
 /// A process as a list shows it, before its memory is looked at.
 struct ProcessEntry {
     std::uint32_t pid = 0, parent = 0;
@@ -93,6 +114,35 @@ RollupText read_rollup(std::uint32_t pid, std::uint64_t start_time, const OpenOp
 
 /// Whether the process with this number is still the one that was listed, and has not exited.
 bool is_same_process(std::uint32_t pid, std::uint64_t start_time, const OpenOptions& options);
+
+/// Whom pagesift acts on only when told to by force: init, itself, and whoever started it.
+enum class Protect { all, kernel_only };
+
+/// Opens a process for acting. Throws Error: gone (no such process, a zombie, or @p start_time,
+/// unless 0, is another's), denied (a protected one), unsupported (a kernel thread, or its first
+/// thread has exited, which is the only one that process_madvise(2) can reach). Has no effect on
+/// the process. Whether advice is allowed shows Actuator::advise with no range at all.
+std::unique_ptr<Actuator> open_actuator(std::uint32_t pid, std::uint64_t start_time,
+                                        Protect protect, const OpenOptions& options);
+
+/// Whether this process owns the file behind a mapping of @p pid, or may write to it (mm/madvise.c:
+/// can_do_file_pageout). Asks for it by map_files, unless capabilities answer. Empty: not known.
+std::optional<bool> owns_file(std::uint32_t pid, const Mapping& mapping,
+                              const OpenOptions& options);
+
+/// /proc/swaps as it is now.
+std::vector<procfs::SwapArea> read_swaps(const OpenOptions& options);
+/// MemAvailable; empty: not known.
+std::optional<std::uint64_t> read_available_bytes(const OpenOptions& options);
+
+/// Percent of the last 10 seconds in which something waited for memory, and for I/O.
+struct Pressure {
+    double memory = 0, io = 0;
+    std::string of; ///< "the machine", or the cgroup
+};
+/// Of the process' own cgroup (version 2) where that has one, else of the machine.
+/// Throws Error unsupported where the kernel does not measure it.
+Pressure read_pressure(std::uint32_t pid, const OpenOptions& options);
 
 /// Tells this boot of the machine from every other; empty: not known.
 std::string read_boot_id(const OpenOptions& options);

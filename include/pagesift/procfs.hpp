@@ -184,6 +184,10 @@ struct SwapArea {
 };
 std::vector<SwapArea> parse_swaps(std::string_view text);
 
+/// Percent of the last 10 seconds in which something waited: "some avg10=" of
+/// /proc/pressure/memory.
+std::optional<double> parse_pressure(std::string_view text);
+
 /// Device and type of each mount: /proc/PID/mountinfo.
 std::map<Device, std::string> parse_mountinfo(std::string_view text);
 

@@ -7,7 +7,9 @@
 //     sink.begin(mappings); sink.run(run); sink.end(census); sink.finish();
 #pragma once
 
+#include "pagesift/advice.hpp"
 #include "pagesift/classify.hpp"
+#include "pagesift/cold.hpp"
 #include "pagesift/diff.hpp"
 #include "pagesift/scan.hpp"
 #include "pagesift/scan_diff.hpp"
@@ -73,9 +75,31 @@ struct PictureNames {
 /// Writes to @p out, which must outlive the sink; options.pages and options.map say nothing here.
 DiffSink make_diff_sink(std::ostream& out, const ReportOptions& options, PictureNames names);
 
+/// Receives plans, and what came of them.
+struct AdviseSink {
+    /// @param effect null: nothing was done
+    std::function<void(const advice::Plan&, const advice::Effect* effect)> process;
+    std::function<void()> finish; ///< after the last one
+};
+
+/// Writes to @p out, which must outlive the sink; options.mappings, pages and map say nothing here.
+AdviseSink make_advise_sink(std::ostream& out, const ReportOptions& options);
+
 /// A comparison of two scans, in one format. A failed write throws Error(failed).
 void render_scan_diff(std::ostream& out, const ScanDiff& diff, const PictureNames& names,
                       const ReportOptions& options);
+
+/// Receives the ages of processes, one after another: begin, its ranges, end.
+struct ColdSink {
+    std::function<void(const cold::Ages&)> begin; ///< without ranges, sums and gaps
+    std::function<void(const cold::Ages&, const cold::Range&)> range;
+    std::function<void(const cold::Ages&)> end;
+    std::function<void()> finish; ///< after the last process: closes what is open
+};
+
+/// Writes to @p out, which must outlive the sink. A failed write throws Error(failed). Formats for
+/// programs always have the ranges. Json is what cold::load reads.
+ColdSink make_cold_sink(std::ostream& out, const ReportOptions& options);
 
 /// The features of this machine, for `pagesift doctor`; @p format is table or json.
 void render_doctor(std::ostream& out, const HostFacts& host, std::span<const Feature> features,

@@ -108,10 +108,14 @@ Census look(Source& source, const LookOptions& options) {
                                options.where,
                                static_cast<bool>(options.on_run),
                                static_cast<bool>(options.on_page),
-                               options.all_runs};
+                               options.all_runs,
+                               static_cast<bool>(options.on_stretch),
+                               false,
+                               false};
     census.mappings.resize(mappings.size());
     std::vector<SlotNote> notes;
-    RunMerger merger{census.host.page_size, options.on_run};
+    Merger<Run> merger{census.host.page_size, options.on_run};
+    Merger<Stretch> stretches{census.host.page_size, options.on_stretch};
     snapshot::in_order(
         options.jobs, pieces.size(),
         [&](std::size_t i) {
@@ -128,10 +132,12 @@ Census look(Source& source, const LookOptions& options) {
             for (const SlotNote& note : result.slots) add_note(notes, note);
             for (const Run& run : result.runs) merger.add(run);
             for (const Page& page : result.pages) options.on_page(page);
+            for (const Stretch& stretch : result.stretches) stretches.add(stretch);
             census.undecided_pages += result.undecided_pages;
             census.frames_known = census.frames_known && result.frames_known;
         });
     if (options.on_run) merger.flush();
+    if (options.on_stretch) stretches.flush();
     census.interrupted = options.interrupted && options.interrupted();
     // VmPTE is read again: what counts is the number that belongs to the entries just read.
     const auto after = procfs::parse_status(source.process().status);
@@ -154,6 +160,28 @@ Census look(Source& source, const LookOptions& options) {
     census.elapsed_seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     return census;
+}
+
+SecondLook look_again(Source& source, const Mapping& mapping, AddressRange range, const Want& want,
+                      const Filter& where) {
+    PieceResult result;
+    const PieceContext context{source.host(), {&mapping, 1}, where, false, false,
+                               false,         true,          true,  true};
+    PieceBuilder builder{context, result};
+    std::uint64_t seen = 0;
+    snapshot::read_piece(source, {&mapping, 1}, {{{0, range}}}, want,
+                         [&](std::size_t part, const PageBlock& block) {
+                             seen += block.range.size().value;
+                             builder.add(part, block);
+                         });
+    SecondLook second;
+    Merger<Stretch> merger{source.host().page_size,
+                           [&](const Stretch& part) { second.stretches.push_back(part); }};
+    for (const Stretch& stretch : result.stretches) merger.add(stretch);
+    merger.flush();
+    second.frames = std::move(result.frames);
+    second.complete = result.complete && seen == range.size().value;
+    return second;
 }
 
 } // namespace pagesift

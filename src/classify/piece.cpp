@@ -123,8 +123,11 @@ void PieceBuilder::note_slots(AddressRange range, std::uint64_t entry, PageClass
 
 void PieceBuilder::finish(const PageBlock& block, std::size_t first, std::uint64_t pages,
                           PageClass cls) {
+    const Tri match = context_.where.always()
+                          ? Tri::yes
+                          : context_.where.matches(context_.mappings[mapping_], cls);
+    if (context_.stretches) add_stretches(block, first, pages, cls, match);
     if (!context_.where.always()) {
-        const Tri match = context_.where.matches(context_.mappings[mapping_], cls);
         if (match == Tri::unknown) result_.undecided_pages += pages;
         if (match != Tri::yes) {
             if (context_.runs && context_.all_runs) add_runs(block, first, pages, cls, match);
@@ -206,7 +209,7 @@ void PieceBuilder::add_sums(const PageBlock& block, std::size_t first, std::size
         }
 }
 
-bool extend_run(Run& run, const Run& next, std::uint64_t page_size) {
+bool extend(Run& run, const Run& next, std::uint64_t page_size) {
     const bool alike = run.mapping == next.mapping && run.range.end == next.range.start &&
                        run.state == next.state && run.kind == next.kind &&
                        run.marker == next.marker && run.swap_type == next.swap_type &&
@@ -279,7 +282,7 @@ void PieceBuilder::add_run(AddressRange range, PageClass cls, std::uint64_t swap
         told.swap_offset = swap_offset(swap_entry);
         told.swap_contiguous = true;
     }
-    if (result_.runs.empty() || !extend_run(result_.runs.back(), told, context_.host.page_size))
+    if (result_.runs.empty() || !extend(result_.runs.back(), told, context_.host.page_size))
         result_.runs.push_back(told);
 }
 
@@ -319,17 +322,6 @@ void PieceBuilder::add_page(const PageBlock& block, std::size_t i, PageClass cls
         }
     }
     result_.pages.push_back(page);
-}
-
-void RunMerger::add(const Run& run) {
-    if (pending_ && extend_run(*pending_, run, page_size_)) return;
-    flush();
-    pending_ = run;
-}
-
-void RunMerger::flush() {
-    if (pending_) sink_(*pending_);
-    pending_.reset();
 }
 
 } // namespace pagesift

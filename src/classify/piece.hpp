@@ -12,6 +12,8 @@ struct PieceResult {
     std::vector<SlotNote> slots;
     std::vector<Run> runs;
     std::vector<Page> pages;
+    std::vector<Stretch> stretches;
+    std::vector<std::uint64_t> frames; ///< with PieceContext::frames, of all pages
     std::uint64_t undecided_pages = 0;
     bool frames_known = true;
     bool complete = true;
@@ -24,6 +26,9 @@ struct PieceContext {
     bool runs = false;
     bool pages = false;
     bool all_runs = false; ///< see LookOptions::all_runs
+    bool stretches = false;
+    bool frames = false;
+    bool all_attributes = false; ///< of stretches
 };
 
 /// Classifies blocks, which come in address order, into a result.
@@ -43,6 +48,8 @@ private:
     void add_sums(const PageBlock& block, std::size_t first, std::size_t pages, PageClass cls);
     void add_shares(const PageBlock& block, std::size_t first, std::size_t pages, PageClass cls);
     void add_page(const PageBlock& block, std::size_t i, PageClass cls);
+    void add_stretches(const PageBlock& block, std::size_t first, std::uint64_t pages,
+                       PageClass cls, Tri matches);
     void note_slots(AddressRange range, std::uint64_t entry, PageClass cls);
 
     const PieceContext& context_;
@@ -53,21 +60,29 @@ private:
     unsigned table_order_ = 9;
 };
 
-/// Appends @p run to the pending one if it continues it; else hands the pending one on.
-class RunMerger {
+/// Whether @p next goes on where @p run stops; then it is added to @p run.
+bool extend(Run& run, const Run& next, std::uint64_t page_size);
+bool extend(Stretch& stretch, const Stretch& next, std::uint64_t page_size);
+
+/// Appends what comes to the pending one if it continues it; else hands the pending one on.
+template <class Part> class Merger {
 public:
-    RunMerger(std::uint64_t page_size, std::function<void(const Run&)> sink)
+    Merger(std::uint64_t page_size, std::function<void(const Part&)> sink)
         : page_size_(page_size), sink_(std::move(sink)) {}
-    void add(const Run& run);
-    void flush();
+    void add(const Part& part) {
+        if (pending_ && extend(*pending_, part, page_size_)) return;
+        flush();
+        pending_ = part;
+    }
+    void flush() {
+        if (pending_) sink_(*pending_);
+        pending_.reset();
+    }
 
 private:
     std::uint64_t page_size_;
-    std::function<void(const Run&)> sink_;
-    std::optional<Run> pending_;
+    std::function<void(const Part&)> sink_;
+    std::optional<Part> pending_;
 };
-
-/// Whether @p next goes on where @p run stops; then it is added to @p run.
-bool extend_run(Run& run, const Run& next, std::uint64_t page_size);
 
 } // namespace pagesift

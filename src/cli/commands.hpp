@@ -48,6 +48,11 @@ os::OpenOptions open_options(const Options& options);
 unsigned jobs(const Options& options, const Environment& environment);
 report::ReportOptions report_options(const Options& options, const Environment& environment);
 
+/// All of a file that the command line names.
+std::string read_whole_file(const std::string& path, const std::string& hint);
+/// @p ranges in whole pages around what they are.
+std::vector<AddressRange> in_whole_pages(std::vector<AddressRange> ranges, std::uint64_t page_size);
+
 /// A file that readers see whole, as it was or as it will be: written beside it under another name,
 /// then renamed. What is no ordinary file is written to as it is.
 class ReplacedFile {
@@ -81,8 +86,10 @@ private:
 
 Exit run_inspect(const Options& options, const Environment& environment, const Messages& messages);
 Exit run_scan(const Options& options, const Environment& environment, const Messages& messages);
+Exit run_advise(const Options& options, const Environment& environment, const Messages& messages);
 Exit run_record(const Options& options, const Environment& environment, const Messages& messages);
 Exit run_diff(const Options& options, const Environment& environment, const Messages& messages);
+Exit run_cold(const Options& options, const Environment& environment, const Messages& messages);
 Exit run_doctor(const Options& options, const Environment& environment, const Messages& messages);
 
 } // namespace pagesift::cli

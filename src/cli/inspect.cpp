@@ -2,21 +2,9 @@
 #include "cli/commands.hpp"
 
 #include <fmt/format.h>
-#include <fstream>
-#include <sstream>
 
 namespace pagesift::cli {
 namespace {
-
-std::string read_file(const std::string& path) {
-    std::ifstream file{path, std::ios::binary};
-    if (!file)
-        throw Error{ErrorKind::bad_input, path, errno, "a target is a pid, 'self' or a recording"};
-    std::ostringstream text;
-    text << file.rdbuf();
-    if (file.bad() || text.fail()) throw Error{ErrorKind::bad_input, path, errno ? errno : EISDIR};
-    return std::move(text).str();
-}
 
 class Inspection {
 public:
@@ -73,7 +61,8 @@ public:
 private:
     void inspect(const Target& target) {
         if (!target.pid) {
-            const std::string bytes = read_file(target.text);
+            const std::string bytes =
+                read_whole_file(target.text, "a target is a pid, 'self' or a recording");
             for (const auto& source : snapshot::load_recording(bytes, target.text))
                 inspect(*source, target.text);
             return;
@@ -84,13 +73,7 @@ private:
 
     void inspect(Source& source, const std::string& subject) {
         LookOptions look = look_;
-        const auto page = [&](std::uint64_t bytes) {
-            return bytes & ~(source.host().page_size - 1);
-        };
-        for (AddressRange& range : look.only) {
-            range.start = Address{page(range.start.value)};
-            range.end = Address{page(range.end.value + source.host().page_size - 1)};
-        }
+        look.only = in_whole_pages(std::move(look.only), source.host().page_size);
         const Census census = pagesift::look(source, look);
         for (const Gap& gap : census.gaps) {
             if (!gap.incomplete) continue;

@@ -118,22 +118,25 @@ void add_inspect(CLI::App& app, Options& o) {
     add_common(command, o);
 }
 
-void add_selectors(CLI::App& command, Options& o) {
+void add_selectors(CLI::App& command, Options& o, bool with_pid) {
     const auto several = [&](const char* name, std::vector<std::string>& values,
                              const char* meaning, const char* type) {
         command.add_option(name, values, meaning)->type_name(type)->allow_extra_args(false);
     };
-    several("-p,--pid", o.pids, "Only this process; may be given again, as all selectors may",
-            "PID");
-    several("--comm", o.scan.comms, "Only processes whose name matches a shell pattern", "GLOB");
-    several("--exe", o.scan.exes,
+    if (with_pid)
+        several("-p,--pid", o.pids, "Only this process; may be given again, as all selectors may",
+                "PID");
+    several("--comm", o.select.comms, "Only processes whose name matches a shell pattern", "GLOB");
+    several("--exe", o.select.exes,
             "Only processes whose executable matches, by its path or the last part of it", "GLOB");
-    several("--user", o.scan.users, "Only processes of this user", "NAME|UID");
-    several("--cgroup", o.scan.cgroups, "Only processes in this cgroup and those below it", "PATH");
-    several("--children-of", o.scan.children_of,
+    several("--user", o.select.users, "Only processes of this user", "NAME|UID");
+    several("--cgroup", o.select.cgroups, "Only processes in this cgroup and those below it",
+            "PATH");
+    several("--children-of", o.select.children_of,
             "Only the descendants of this process, without itself", "PID");
     command
-        .add_option("--min-rss", o.scan.min_rss, "Only processes with at least this much in memory")
+        .add_option("--min-rss", o.select.min_rss,
+                    "Only processes with at least this much in memory")
         ->type_name("SIZE");
 }
 
@@ -165,7 +168,7 @@ void add_cost(CLI::App& command, Options& o) {
 void add_scan(CLI::App& app, Options& o) {
     auto& command =
         *app.add_subcommand("scan", "Show what many processes have, one record for each");
-    add_selectors(command, o);
+    add_selectors(command, o, true);
     command
         .add_option("--depth", o.scan.depth,
                     "How closely to look: totals (smaps_rollup), pages (every page), content "
@@ -246,6 +249,136 @@ void add_diff(CLI::App& app, Options& o) {
     add_common(command, o);
 }
 
+void add_advise_limits(CLI::App& command, AdviseArguments& a) {
+    command.add_option("--min-run", a.min_run, "Leave shorter ranges alone")->type_name("SIZE");
+    command.add_option("--max-bytes", a.max_bytes, "Act on no more than this, in all processes")
+        ->type_name("SIZE");
+    command
+        .add_option("--cold", a.cold,
+                    "Only what has been idle: measures it for TIME, or takes the FILE that "
+                    "'pagesift cold --format json' wrote")
+        ->type_name("TIME|FILE");
+    command.add_option("--idle", a.cold_for, "With --cold FILE: idle for at least this time")
+        ->type_name("TIME")
+        ->needs("--cold");
+    command.add_option("--rate", a.rate, "Act on no more than this a second")->type_name("SIZE");
+    command
+        .add_option("--psi", a.psi,
+                    "Wait while more than this share of the last 10 s was spent waiting for memory "
+                    "or I/O")
+        ->type_name("PERCENT")
+        ->check(CLI::Range(0.0, 100.0));
+    command
+        .add_option("--retry", a.retry,
+                    "Try again so often what the kernel passed over for a moment")
+        ->type_name("N")
+        ->check(CLI::Range(0u, 100u))
+        ->capture_default_str();
+}
+
+void add_advise(CLI::App& app, Options& o) {
+    auto& command = *app.add_subcommand(
+        "advise", "Plan, show and, with --apply, give the kernel advice on a process' memory");
+    command.add_option("ACTION", o.advise.action, "What to do")
+        ->type_name("ACTION")
+        ->check(choices({"pageout", "cold", "willneed", "collapse"}));
+    command.add_option("TARGET", o.targets, "Process ids, 'self', or recordings to plan for")
+        ->type_name("PID|self|RECORDING");
+    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
+        ->type_name("PID")
+        ->allow_extra_args(false);
+    command.add_flag("--apply", o.advise.apply, "Do it, and measure what came of it");
+    command.add_flag("-n,--dry-run", o.advise.dry_run, "Only show the plan; the default")
+        ->excludes("--apply");
+    command
+        .add_option("--plan", o.advise.plan,
+                    "Take the plan that --format json -o FILE wrote, and no targets")
+        ->type_name("FILE");
+    command
+        .add_option("--where", o.where,
+                    "Only pages for which EXPR holds, such as 'anon and not dirty'; see inspect")
+        ->type_name("EXPR");
+    command.add_option("-a,--address", o.addresses, "Only these addresses; may be given again")
+        ->type_name("A-B|A+SIZE")
+        ->allow_extra_args(false);
+    add_selectors(command, o, false);
+    add_advise_limits(command, o.advise);
+    command.add_flag("--force", o.advise.force,
+                     "Also act on init, on pagesift itself and on whoever started it");
+    command.add_flag("--force-fill", o.advise.force_fill,
+                     "Huge pages also where they cost more memory than they hold");
+    command.add_flag("--ranges", o.ranges, "List all ranges, and what is left alone");
+    command.add_option("--format", o.format, "Output format")
+        ->check(choices({"table", "json", "ndjson", "csv"}))
+        ->capture_default_str();
+    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
+        ->check(choices({"auto", "bytes", "pages"}))
+        ->capture_default_str();
+    command.add_option("--top", o.top, "Ranges in the table, largest first")
+        ->type_name("N")
+        ->capture_default_str();
+    command
+        .add_option("--smaps", o.smaps, "Read smaps for VmFlags; auto: where it does not take long")
+        ->check(choices({"auto", "on", "off"}))
+        ->capture_default_str();
+    command.add_option("--lens", o.lens, "How to look; see inspect")
+        ->check(choices({"auto", "proc", "exact"}))
+        ->capture_default_str();
+    add_jobs(command, o, "Threads that read; 0: one a processor, at most 8");
+    add_style(command, o);
+    add_common(command, o);
+}
+
+void add_cold(CLI::App& app, Options& o) {
+    auto& command =
+        *app.add_subcommand("cold", "Show how long each range of a process has been idle");
+    command.add_option("TARGET", o.targets, "Process ids, or 'self'")->type_name("PID|self");
+    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
+        ->type_name("PID")
+        ->allow_extra_args(false);
+    command
+        .add_option("--window", o.cold.window, "Watch for so long, all processes at the same time")
+        ->type_name("TIME")
+        ->capture_default_str();
+    command
+        .add_option("--interval", o.cold.interval,
+                    "Look, and clear again, every TIME; default: a third of the window, at least "
+                    "1s")
+        ->type_name("TIME");
+    command
+        .add_option("--source", o.cold.source,
+                    "What tells accesses; auto: the first of these that works")
+        ->check(choices({"auto", "exact", "idle-bitmap", "referenced", "soft-dirty", "lru"}))
+        ->capture_default_str();
+    command.add_flag("--passive", o.cold.passive,
+                     "Write nothing: no accessed bit is cleared, and only hints are left");
+    command.add_option("--where", o.where, "Only pages for which EXPR holds; see inspect")
+        ->type_name("EXPR");
+    command.add_option("-a,--address", o.addresses, "Only these addresses; may be given again")
+        ->type_name("A-B|A+SIZE")
+        ->allow_extra_args(false);
+    command.add_flag("--ranges", o.ranges, "List every range of pages of one kind and age");
+    command.add_flag("--map", o.map, "Draw the address space by age, one cell for N pages");
+    command.add_option("--format", o.format, "Output format; json can be read again")
+        ->check(choices({"table", "json", "ndjson", "csv"}))
+        ->capture_default_str();
+    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
+        ->check(choices({"auto", "bytes", "pages"}))
+        ->capture_default_str();
+    command.add_option("--top", o.top, "Mappings in the summary, those with the most cold first")
+        ->type_name("N")
+        ->capture_default_str();
+    command
+        .add_option("--lens", o.lens,
+                    "How to look: exact reads the kernel's own memory, proc only /proc; auto takes "
+                    "exact where it can be had")
+        ->check(choices({"auto", "proc", "exact"}))
+        ->capture_default_str();
+    add_jobs(command, o, "Threads that read; 0: one a processor, at most 8");
+    add_style(command, o);
+    add_common(command, o);
+}
+
 void add_doctor(CLI::App& app, Options& o) {
     auto& command = *app.add_subcommand(
         "doctor", "Show what this kernel and these privileges allow, and how to get more");
@@ -269,6 +402,8 @@ void build_app(CLI::App& app, Options& options) {
     add_scan(app, options);
     add_record(app, options);
     add_diff(app, options);
+    add_cold(app, options);
+    add_advise(app, options);
     add_doctor(app, options);
 }
 

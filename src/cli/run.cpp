@@ -38,8 +38,10 @@ Exit dispatch(const CLI::App& app, const Options& options, const Environment& en
     }
     if (app.got_subcommand("inspect")) return run_inspect(options, environment, messages);
     if (app.got_subcommand("scan")) return run_scan(options, environment, messages);
+    if (app.got_subcommand("advise")) return run_advise(options, environment, messages);
     if (app.got_subcommand("record")) return run_record(options, environment, messages);
     if (app.got_subcommand("diff")) return run_diff(options, environment, messages);
+    if (app.got_subcommand("cold")) return run_cold(options, environment, messages);
     if (app.got_subcommand("doctor")) return run_doctor(options, environment, messages);
     *environment.out << app.help();
     return Exit::complete;

@@ -6,20 +6,6 @@
 namespace pagesift::cli {
 namespace {
 
-scan::Identity to_identity(os::ProcessEntry&& entry) {
-    scan::Identity identity;
-    identity.pid = entry.pid;
-    identity.parent = entry.parent;
-    identity.start_time = entry.start_time;
-    identity.uid = entry.uid;
-    identity.user = std::move(entry.user);
-    identity.comm = std::move(entry.comm);
-    identity.exe = std::move(entry.exe);
-    identity.cgroup = std::move(entry.cgroup);
-    identity.rss_bytes = entry.rss_bytes;
-    return identity;
-}
-
 /// What came of one process.
 struct Seen {
     enum class End { answered, ended, denied, failed, skipped } end = End::answered;
@@ -98,12 +84,7 @@ private:
     }
 
     std::vector<scan::Identity> choose() {
-        std::vector<scan::Identity> everyone;
-        {
-            auto entries = os::list_processes(plan_.open, plan_.list);
-            everyone.reserve(entries.size());
-            for (auto& entry : entries) everyone.push_back(to_identity(std::move(entry)));
-        }
+        auto everyone = list_everyone(plan_.open, plan_.list);
         for (const std::uint32_t pid : plan_.selection.pids) {
             const auto has_pid = [&](const auto& identity) { return identity.pid == pid; };
             if (std::any_of(everyone.begin(), everyone.end(), has_pid)) continue;

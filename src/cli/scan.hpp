@@ -3,7 +3,7 @@
 // records go.
 #pragma once
 
-#include "cli/commands.hpp"
+#include "cli/selection.hpp"
 #include "pagesift/scan.hpp"
 
 #include <atomic>
@@ -89,8 +89,9 @@ public:
     ~Progress();
     Progress(const Progress&) = delete;
     Progress& operator=(const Progress&) = delete;
-    void add(std::uint64_t bytes); ///< one more process is done
-    void tick();                   ///< some time has passed
+    void add(std::uint64_t bytes);     ///< one more process is done
+    void advance(std::uint64_t bytes); ///< a part of one
+    void tick();                       ///< some time has passed
 
 private:
     void draw();

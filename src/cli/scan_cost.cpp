@@ -110,6 +110,15 @@ void Progress::add(std::uint64_t bytes) {
     tick();
 }
 
+void Progress::advance(std::uint64_t bytes) {
+    if (!out_) return;
+    {
+        const std::lock_guard lock{mutex_};
+        bytes_done_ += bytes;
+    }
+    tick();
+}
+
 void Progress::tick() {
     if (!out_) return;
     const std::lock_guard lock{mutex_};

@@ -9,51 +9,6 @@ namespace {
 constexpr std::size_t rows_for_people = 20;
 constexpr std::size_t groups_for_monitoring = 50;
 
-std::vector<std::uint32_t> parse_pids(const std::vector<std::string>& texts,
-                                      std::string_view option, const Environment& environment) {
-    std::vector<std::uint32_t> pids;
-    for (const std::string& text : texts) {
-        const auto pid = text == "self" ? std::optional{environment.own_pid} : parse_pid(text);
-        if (!pid)
-            throw Error{ErrorKind::usage, std::string{option}, 0, "",
-                        "'" + escape_text(text) + "' is not a process id"};
-        pids.push_back(*pid);
-    }
-    return pids;
-}
-
-/// As /proc/PID/cgroup has it; a path below the usual mount point of cgroup2 is meant so too.
-std::string parse_cgroup(std::string path) {
-    static constexpr std::string_view mount_point = "/sys/fs/cgroup";
-    if (path.starts_with(mount_point) &&
-        (path.size() == mount_point.size() || path[mount_point.size()] == '/'))
-        path.erase(0, mount_point.size());
-    while (path.ends_with('/')) path.pop_back();
-    if (!path.starts_with('/')) path.insert(0, "/");
-    return path;
-}
-
-scan::Selection parse_selection(const Options& options, const Environment& environment,
-                                const os::OpenOptions& open) {
-    scan::Selection selection;
-    selection.pids = parse_pids(options.pids, "--pid", environment);
-    selection.comms = options.scan.comms;
-    selection.exes = options.scan.exes;
-    selection.children_of = parse_pids(options.scan.children_of, "--children-of", environment);
-    for (const std::string& path : options.scan.cgroups)
-        selection.cgroups.push_back(parse_cgroup(path));
-    for (const std::string& name : options.scan.users) {
-        const auto uid = os::find_user(name, open);
-        if (!uid)
-            throw Error{ErrorKind::usage, "--user", 0, "",
-                        "there is no user '" + escape_text(name) + "'"};
-        selection.uids.push_back(*uid);
-    }
-    if (!options.scan.min_rss.empty())
-        selection.min_rss_bytes = parse_size(options.scan.min_rss, "--min-rss");
-    return selection;
-}
-
 scan::Depth parse_depth(const std::string& word) {
     for (const auto depth : {scan::Depth::totals, scan::Depth::pages, scan::Depth::content})
         if (scan::depth_word(depth) == word) return depth;

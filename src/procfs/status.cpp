@@ -135,6 +135,23 @@ std::vector<SwapArea> parse_swaps(std::string_view text) {
     return areas;
 }
 
+std::optional<double> parse_pressure(std::string_view text) {
+    std::optional<double> percent;
+    for_each_line(text, [&](std::string_view line) {
+        if (take_word(line) != "some") return;
+        const auto average = take_word(line);
+        static constexpr std::string_view key = "avg10=";
+        if (!average.starts_with(key)) return;
+        // The kernel prints two digits behind the point, whatever the locale.
+        auto digits = average.substr(key.size());
+        const auto whole = to_number(take_until(digits, '.'));
+        const auto hundredths = digits.size() == 2 ? to_number(digits) : std::nullopt;
+        if (whole && hundredths && *whole <= 100)
+            percent = static_cast<double>(*whole) + static_cast<double>(*hundredths) / 100;
+    });
+    return percent;
+}
+
 std::map<Device, std::string> parse_mountinfo(std::string_view text) {
     std::map<Device, std::string> types;
     for_each_line(text, [&](std::string_view line) {

@@ -37,6 +37,14 @@ std::uint64_t zero_filled_bytes(const Census& census) {
     return pages * census.host.page_size;
 }
 
+/// Zero-filled pages go to swap without I/O from 6.12 on, and are free at once (mm/page_io.c).
+std::string zero_filled_note(const Census& census, std::string note) {
+    if (census.host.swaps.empty()) return note;
+    return fmt::format("{}; 'pagesift advise pageout --where zero-filled {}' moves them to swap, "
+                       "without I/O from Linux 6.12 on",
+                       note, census.process.pid);
+}
+
 void add_zero_filled(const Census& census, std::vector<Saving>& savings) {
     const auto estimate = zero_estimate(census);
     if (!estimate || estimate->zero_pages == 0) return;
@@ -45,9 +53,11 @@ void add_zero_filled(const Census& census, std::vector<Saving>& savings) {
     if (census.want.zero == ZeroTest::all) {
         const std::uint64_t bytes = zero_filled_bytes(census);
         if (bytes == 0) return;
-        savings.push_back({"zero-filled pages", bytes, command,
-                           "--where zero-filled --ranges shows where; inside a huge page they go "
-                           "when the kernel splits it"});
+        savings.push_back(
+            {"zero-filled pages", bytes, command,
+             zero_filled_note(census,
+                              "--where zero-filled --ranges shows where; inside a huge page they "
+                              "go when the kernel splits it")});
         return;
     }
     // Only what is private can be dropped, so the estimate is scaled to its part of the hits.
@@ -60,10 +70,11 @@ void add_zero_filled(const Census& census, std::vector<Saving>& savings) {
     const double share =
         static_cast<double>(estimate->zero_pages) / static_cast<double>(estimate->asked_pages);
     if (bytes(share) == 0) return;
-    savings.push_back({"zero-filled pages, by sample", bytes(share), command,
-                       fmt::format("{} to {} with 95 % confidence; --zero all tells",
-                                   human_bytes(bytes(estimate->share.low)),
-                                   human_bytes(bytes(estimate->share.high)))});
+    savings.push_back(
+        {"zero-filled pages, by sample", bytes(share), command,
+         zero_filled_note(census, fmt::format("{} to {} with 95 % confidence; --zero all tells",
+                                              human_bytes(bytes(estimate->share.low)),
+                                              human_bytes(bytes(estimate->share.high))))});
 }
 
 /// A page that KSM merged and nobody else maps any more costs a ksm_rmap_item and a

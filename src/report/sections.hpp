@@ -19,6 +19,7 @@ void render_top_mappings(const Screen& screen, const Census& census);
 void render_all_mappings(const Screen& screen, const Census& census);
 /// What is not known, and what would show it.
 void render_footer(const Screen& screen, const Census& census);
+void render_gaps(const Screen& screen, std::span<const Gap> gaps);
 
 /// Runs or pages, a line each, as they stream in.
 class Listing {

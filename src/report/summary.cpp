@@ -332,10 +332,12 @@ void render_summary(const Screen& screen, const Census& census) {
     render_savings(screen, census);
 }
 
-void render_footer(const Screen& screen, const Census& census) {
+void render_footer(const Screen& screen, const Census& census) { render_gaps(screen, census.gaps); }
+
+void render_gaps(const Screen& screen, std::span<const Gap> all) {
     constexpr std::size_t most = 6;
     std::vector<std::pair<const Gap*, std::size_t>> gaps;
-    for (const Gap& gap : census.gaps) {
+    for (const Gap& gap : all) {
         const auto same = std::find_if(gaps.begin(), gaps.end(), [&](const auto& known) {
             return known.first->source == gap.source && known.first->reason == gap.reason &&
                    known.first->remedy == gap.remedy;

@@ -169,6 +169,12 @@ std::string Style::fill(std::size_t cls, std::string_view text) const {
     return sgr(fmt::format("38;5;{};48;5;{}", dark ? 231 : 16, palette[cls]), text);
 }
 
+std::string Style::heat(double age, std::string_view text) const {
+    static constexpr std::array<std::uint8_t, 5> tones{167, 172, 180, 73, 25};
+    const auto tone = std::clamp(age, 0.0, 1.0) * static_cast<double>(tones.size() - 1);
+    return sgr(fmt::format("38;5;{}", tones[static_cast<std::size_t>(tone)]), text);
+}
+
 std::string Style::bar(std::size_t cls, double share, std::size_t width) const {
     static constexpr std::array<std::string_view, 8> parts{"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
     if (share <= 0 || width == 0) return std::string(width, ' ');

@@ -48,6 +48,8 @@ public:
     /// In the colour of a class; filled: on it.
     std::string paint(std::size_t cls, std::string_view text) const;
     std::string fill(std::size_t cls, std::string_view text) const;
+    /// In the colour of an age: hot 0 … cold 1.
+    std::string heat(double age, std::string_view text) const;
     /// @p share of @p width columns, padded to them; what is there shows, however small.
     std::string bar(std::size_t cls, double share, std::size_t width) const;
     std::string_view ellipsis() const { return unicode() ? "…" : "..."; }

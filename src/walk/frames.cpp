@@ -34,8 +34,8 @@ public:
 
     void run(std::span<const std::uint64_t> frames, std::span<Frame> out) {
         tails_.clear();
-        read_each(
-            memory_, frames.size(), bytes_,
+        read_elements(
+            memory_, frames.size(), bytes_, layout_.page_bytes,
             [&](std::size_t i) { return struct_page(kernel_, frames[i]); },
             [&](std::size_t i, const std::byte* page) { out[i] = take(frames[i], page, i); });
         // All pages of a folio share its head, and mostly stand together.

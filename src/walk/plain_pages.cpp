@@ -37,9 +37,9 @@ public:
         const std::uint32_t bytes =
             std::max({flags_ + 8, compound_head_ + 8, mapping_ + 8, map_count_ + 4});
         const std::uint64_t vmemmap = kernel_.bases.vmemmap;
-        const std::uint64_t page_bytes = kernel_.layout.page_bytes;
-        read_each(
-            memory_, frames.size(), bytes,
+        const std::uint32_t page_bytes = kernel_.layout.page_bytes;
+        read_elements(
+            memory_, frames.size(), bytes, page_bytes,
             [&](std::size_t i) { return vmemmap + frames[i] * page_bytes; },
             [&](std::size_t i, const std::byte* page) {
                 out[i] = page && frames[i] < kernel_.bases.frame_end ? take(page) : PlainPage{};

@@ -157,3 +157,14 @@ TEST_CASE("bracketed: the chosen word, or nothing") {
     CHECK(parse_bracketed("] [") == "");
     CHECK(parse_bracketed("") == "");
 }
+
+TEST_CASE("procfs: pressure is the share of the last ten seconds") {
+    CHECK(parse_pressure("some avg10=12.34 avg60=0.00 avg300=0.00 total=1\nfull avg10=1.00 "
+                         "avg60=0.00 avg300=0.00 total=0\n") == 12.34);
+    CHECK(parse_pressure("some avg10=0.00 avg60=0.00\n") == 0.0);
+    CHECK(parse_pressure("some avg10=100.00\n") == 100.0);
+    for (const char* text :
+         {"", "some", "full avg10=1.00\n", "some avg10=\n", "some avg10=x.yz\n", "some avg10=1\n",
+          "some avg10=1.5\n", "some avg10=900.00\n", "some avg60=1.00 avg10=2.00\n"})
+        CHECK_FALSE(parse_pressure(text));
+}

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 
 using namespace pagesift;
 using namespace pagesift::report;
@@ -116,4 +117,76 @@ TEST_CASE("report: ndjson records have exactly the members that their schema lis
         CHECK_MESSAGE(keys(record) == keys(definitions["record_" + name]["properties"]), name);
     }
     CHECK(seen.size() == 7);
+}
+
+TEST_CASE("report: the words of the schema of plans are those of the tables") {
+    for (const char* file : {"advise.schema.json", "advise-record.schema.json"}) {
+        const json definitions = schema(file)["definitions"];
+        CHECK(words(definitions["state"]["enum"]) == names(state_table()));
+        CHECK(words(definitions["kind"]["enum"]) == names(kind_table()));
+        CHECK(words(definitions["reason"]["enum"]) == names(advice::reason_table()));
+    }
+    const json definitions = schema("advise.schema.json")["definitions"];
+    CHECK(keys(definitions["reasons"]["properties"]) == fields(advice::reason_table(), "_bytes"));
+    std::set<std::string> actions;
+    for (const auto& info : advice::action_table()) actions.emplace(info.name);
+    CHECK(words(definitions["process"]["properties"]["action"]["enum"]) == actions);
+}
+
+TEST_CASE("report: a plan that was applied has exactly the members that its schema lists") {
+    advice::Plan plan;
+    plan.identity = {7, 8, "boot"};
+    Mapping mapping;
+    mapping.range = {Address{0x1000}, Address{0x9000}};
+    mapping.name = "\x1b[31m";
+    plan.mappings = {mapping};
+    plan.ranges.resize(1);
+    plan.ranges[0].range = {Address{0x1000}, Address{0x3000}};
+    plan.ranges[0].kind = Kind::anon;
+    plan.skipped = {{{Address{0x3000}, Address{0x4000}}, 0, advice::Reason::mlocked}};
+    plan.gaps = {{"smaps", std::nullopt, "not read", "", false}};
+    plan.forecast = advice::forecast_of(plan);
+    advice::Effect effect;
+    effect.moved = {std::nullopt};
+    effect.moved_bytes.reset();
+    effect.ended.emplace(ErrorKind::gone, "pid 7", 0);
+    effect.stayed = {{{Address{0x1000}, Address{0x3000}}, 0, advice::Reason::refused, 22}};
+    const auto render = [&](Format format) {
+        std::ostringstream out;
+        ReportOptions options;
+        options.format = format;
+        const auto sink = make_advise_sink(out, options);
+        sink.process(plan, &effect);
+        sink.finish();
+        return out.str();
+    };
+    const json doc = json::parse(render(Format::json))[0];
+    const json definitions = schema("advise.schema.json")["definitions"];
+    const auto same = [&](const json& object, const std::string& name) {
+        CHECK_MESSAGE(keys(object) == keys(definitions[name]["properties"]), name);
+    };
+    same(doc, "process");
+    same(doc["totals"], "totals");
+    same(doc["mappings"][0], "mapping");
+    same(doc["ranges"][0], "range");
+    same(doc["skipped"][0], "skipped");
+    same(doc["effect"], "effect");
+    same(doc["effect"]["stayed_ranges"][0], "stayed");
+    same(doc["gaps"][0], "gap");
+    CHECK(doc["ranges"][0]["moved_bytes"].is_null());
+    CHECK(doc["effect"]["stayed"] == json{{"refused_bytes", 8192}});
+    const json records = schema("advise-record.schema.json")["definitions"];
+    std::set<std::string> seen;
+    for (const std::string& line : lines_of(render(Format::ndjson))) {
+        const json record = json::parse(line);
+        const std::string name = record["record"];
+        seen.insert(name);
+        CHECK_MESSAGE(keys(record) == keys(records["record_" + name]["properties"]), name);
+    }
+    CHECK(seen.size() == 5);
+    const std::string table = render(Format::table);
+    CHECK(table.find('\x1b') == table.npos);
+    CHECK(table.find("EINVAL") != table.npos);
+    CHECK(table.find("ended early") != table.npos);
+    CHECK(render(Format::csv).find('\x1b') == std::string::npos);
 }

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+// The ways to see accesses, one a file; open_access chooses. Each constructor throws Error saying
+// why it cannot be had.
+#pragma once
+
+#include "os/access_target.hpp"
+#include "os/exact_lens.hpp"
+#include "os/frames.hpp"
+
+#include <atomic>
+#include <set>
+
+namespace pagesift::os {
+
+/// PTE accessed bits and page flags in the kernel's memory, by walk::judge_access.
+class ExactAccess final : public AccessSource {
+public:
+    ExactAccess(std::uint32_t pid, const Machine& machine, const OpenOptions& options);
+    ~ExactAccess() override;
+    ExactAccess(const ExactAccess&) = delete;
+    ExactAccess& operator=(const ExactAccess&) = delete;
+    const AccessTraits& traits() const override { return traits_; }
+    /// The other way round, what was read before clearing would be older than need be, and a round
+    /// would end later.
+    bool notes_after_forget() const override { return true; }
+    void prepare(const std::vector<Mapping>& mappings) override;
+    void sight(const Mapping& mapping, AddressRange wanted, Sight which,
+               TouchBlock& block) override;
+    ForgetCost forget() override;
+    std::vector<Gap> gaps() const override { return gaps_.list(); }
+
+private:
+    struct Buffers;
+    class Sighter;
+    std::unique_ptr<Buffers> take_buffers();
+    void give_back(std::unique_ptr<Buffers> buffers);
+    std::uint8_t number_of(std::uint64_t generation);
+    std::optional<std::uint64_t> generation_at(std::uint8_t number) const;
+
+    AccessTarget target_;
+    std::shared_ptr<ExactLens> lens_;
+    RefClearer clearer_;
+    std::uint64_t top_ = 0;
+    unsigned nodes_ = 1; ///< of NUMA
+    bool leaps_;         ///< PAGEMAP_SCAN finds the next page
+    AccessTraits traits_;
+    FaultWatch faults_;
+    PageNotes notes_;
+    GapLog gaps_;
+    mutable std::mutex mutex_;
+    std::vector<std::uint64_t> generations_;        ///< those that were met; [0] stands for none
+    std::vector<std::unique_ptr<Buffers>> buffers_; ///< idle ones
+};
+
+/// sys/kernel/mm/page_idle/bitmap, one bit a frame.
+class IdleBitmapAccess final : public AccessSource {
+public:
+    IdleBitmapAccess(std::uint32_t pid, const Machine& machine, const OpenOptions& options);
+    const AccessTraits& traits() const override { return traits_; }
+    void prepare(const std::vector<Mapping>& mappings) override;
+    void sight(const Mapping& mapping, AddressRange wanted, Sight which,
+               TouchBlock& block) override;
+    ForgetCost forget() override;
+    std::vector<Gap> gaps() const override { return {}; }
+
+private:
+    AccessTarget target_;
+    FrameReader frames_;
+    Fd bitmap_;
+    std::optional<RefClearer> flusher_;
+    AccessTraits traits_;
+    FaultWatch faults_;
+    PageNotes notes_;
+    std::mutex mutex_;
+    std::map<std::uint64_t, std::uint64_t> to_set_; ///< words of the bitmap, by their place
+};
+
+/// smaps Referenced: one answer a mapping.
+class ReferencedAccess final : public AccessSource {
+public:
+    ReferencedAccess(std::uint32_t pid, const Machine& machine, const OpenOptions& options);
+    const AccessTraits& traits() const override { return traits_; }
+    void prepare(const std::vector<Mapping>& mappings) override;
+    void sight(const Mapping& mapping, AddressRange wanted, Sight which,
+               TouchBlock& block) override;
+    ForgetCost forget() override { return clearer_.clear(); }
+    std::vector<Gap> gaps() const override { return gaps_.list(); }
+
+private:
+    AccessTarget target_;
+    RefClearer clearer_;
+    AccessTraits traits_;
+    FaultWatch faults_;
+    PageNotes notes_;
+    mutable GapLog gaps_;
+    std::map<Address, std::uint64_t> referenced_; ///< Referenced, by the mappings' start
+};
+
+/// Bits of the page map or of kpageflags: soft-dirty, or hints of the LRU lists.
+class BitAccess final : public AccessSource {
+public:
+    enum class Bits { soft_dirty, lru };
+    BitAccess(std::uint32_t pid, Bits bits, const Machine& machine, const OpenOptions& options);
+    const AccessTraits& traits() const override { return traits_; }
+    void prepare(const std::vector<Mapping>& mappings) override;
+    void sight(const Mapping& mapping, AddressRange wanted, Sight which,
+               TouchBlock& block) override;
+    ForgetCost forget() override;
+    std::vector<Gap> gaps() const override { return gaps_.list(); }
+
+private:
+    Touch judge(std::uint64_t entry, std::uint64_t flags, std::uint64_t note) const;
+
+    AccessTarget target_;
+    Bits bits_;
+    FrameReader frames_;
+    std::optional<RefClearer> clearer_;
+    bool generations_on_; ///< MGLRU, under which the hints mean nothing
+    AccessTraits traits_;
+    FaultWatch faults_;
+    PageNotes notes_;
+    GapLog gaps_;
+};
+
+/// Fills @p entries with the page map's words of @p range.
+/// @return false: the process' memory is gone
+bool read_entries(const AccessTarget& target, AddressRange range,
+                  std::vector<std::uint64_t>& entries);
+/// The part of @p wanted that one block takes.
+AddressRange one_block(AddressRange wanted, std::uint64_t page_size);
+
+/// What fault-around maps with a neighbour looks accessed on x86 (mm/memory.c: do_fault_around,
+/// set_pte_range), so of a page of a file that was not there before, no bit tells.
+inline bool may_come_unasked(const Mapping& mapping) {
+    return mapping.backing == Backing::file || mapping.backing == Backing::shmem;
+}
+
+} // namespace pagesift::os

@@ -1,0 +1,1 @@
+pagesift advise --plan 6.18-x86_64-zoo/recording.txt --apply

@@ -1,0 +1,1 @@
+pagesift advise pageout --max-bytes much 1

@@ -1,0 +1,1 @@
+pagesift advise willneed --cold 10s 1

@@ -1,0 +1,1 @@
+pagesift advise cold --ranges hostile-names/recording.txt

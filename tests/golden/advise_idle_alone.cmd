@@ -1,0 +1,1 @@
+pagesift advise pageout --idle 10s 1

@@ -1,0 +1,1 @@
+pagesift advise --plan nowhere.json --apply

@@ -1,0 +1,1 @@
+pagesift advise cold

@@ -1,0 +1,1 @@
+pagesift advise pageout --plan plan.json 1

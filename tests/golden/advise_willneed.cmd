@@ -1,0 +1,1 @@
+pagesift advise willneed --ranges 6.18-x86_64-shmem-swapped/recording.txt

@@ -1,0 +1,1 @@
+pagesift advise pageout --rate 0 1
