@@ -88,6 +88,10 @@ public:
     /// Throws Error (gone, denied, failed).
     virtual ForgetCost forget() = 0;
 
+    /// Whether an access between a sighting and the end of the forget() that follows leaves no
+    /// trace of a page that was idle before.
+    virtual bool is_blind_between_rounds() const { return traits().writes; }
+
     /// What could not be seen so far, each once.
     virtual std::vector<Gap> gaps() const = 0;
 };

@@ -105,6 +105,8 @@ struct Ages {
     Identity identity;
     std::uint64_t page_size = 4096;
     AccessTraits source;
+    /// When the last sighting began, by the machine's clock; whole milliseconds since 1970.
+    std::uint64_t sighted_unix_milliseconds = 0;
     double window_seconds = 0; ///< from the end of the first clearing to the last sighting
     std::uint64_t rounds = 0;
     /// Idle times that occur, longest first: the window, …, 0. A page that was accessed in round k

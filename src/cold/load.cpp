@@ -140,6 +140,7 @@ private:
 
     void read_window() {
         ages_.window_seconds = seconds(member(object_, "window_seconds"), "window_seconds");
+        ages_.sighted_unix_milliseconds = number(object_, "sighted_unix_milliseconds");
         ages_.rounds = number(object_, "rounds");
         for (const json& step : list(object_, "idle_steps_seconds"))
             ages_.steps.push_back(seconds(step, "idle_steps_seconds"));

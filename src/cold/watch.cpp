@@ -46,12 +46,14 @@ public:
 
     void end_round(Last last) {
         const TimePoint sighted = now();
+        sighted_at_ = std::chrono::system_clock::now();
         ++rounds_;
         sight_all(last == Last::yes ? Sight::last : Sight::again);
         end_ = sighted;
         if (last == Last::yes) return;
         forget();
-        clear_.blind_seconds += std::chrono::duration<double>(begins_.back() - sighted).count();
+        if (access_.is_blind_between_rounds())
+            clear_.blind_seconds += std::chrono::duration<double>(begins_.back() - sighted).count();
     }
 
     Ages finish(const std::function<void(const Ages&)>& on_begin,
@@ -154,6 +156,8 @@ private:
             ages.steps.push_back(seconds_between(begins_[i], end_));
         ages.steps.push_back(0);
         ages.window_seconds = ages.steps.front();
+        ages.sighted_unix_milliseconds = static_cast<std::uint64_t>(
+            std::chrono::floor<std::chrono::milliseconds>(sighted_at_.time_since_epoch()).count());
         return ages;
     }
 
@@ -183,7 +187,8 @@ private:
     MarkBook marks_;
     std::uint64_t rounds_ = 0;      ///< that have ended
     std::vector<TimePoint> begins_; ///< of rounds: the ends of forget()
-    TimePoint end_{};               ///< when the last sighting began
+    std::chrono::system_clock::time_point sighted_at_{};
+    TimePoint end_{}; ///< when the last sighting began
     ClearCost clear_;
     bool interrupted_ = false;
 };

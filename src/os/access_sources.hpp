@@ -60,6 +60,8 @@ public:
     void prepare(const std::vector<Mapping>& mappings) override;
     void sight(const Mapping& mapping, AddressRange wanted, Sight which,
                TouchBlock& block) override;
+    /// Bits of idle frames are left as they are.
+    bool is_blind_between_rounds() const override { return false; }
     ForgetCost forget() override;
     std::vector<Gap> gaps() const override { return {}; }
 

@@ -205,8 +205,10 @@ private:
         const bool was_there = (was & Note::present) != 0;
         const bool same = was_there && (was & Note::frame) == entry.frame;
         if (same) return Touch::accessed;
-        // What fault-around maps is young, and never dirty (mm/memory.c: set_pte_range).
-        if (may_come_unasked(mapping_) && !entry.dirty) return Touch::unknown;
+        // What fault-around maps is young. In a private mapping it is never dirty; in a shared one
+        // it is where the folio was (mm/memory.c: set_pte_range; seen on 6.18,
+        // tests/live/cold_tests.cpp).
+        if (may_come_unasked(mapping_) && (mapping_.shared || !entry.dirty)) return Touch::unknown;
         // So is what khugepaged puts together (mm/khugepaged.c: collapse_huge_page).
         if (was_there && huge && !(was & Note::huge)) return Touch::unknown;
         return Touch::accessed;

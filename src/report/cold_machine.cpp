@@ -56,6 +56,7 @@ void write_source(JsonWriter& json, const AccessTraits& source) {
 void write_window(JsonWriter& json, const Ages& ages) {
     json.field("page_size", ages.page_size);
     write_source(json, ages.source);
+    json.field("sighted_unix_milliseconds", ages.sighted_unix_milliseconds);
     json.key("window_seconds");
     json.raw(seconds_text(ages.window_seconds));
     json.field("rounds", ages.rounds);

@@ -1,0 +1,1 @@
+pagesift cold --window soon 1

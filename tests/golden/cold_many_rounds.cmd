@@ -1,0 +1,1 @@
+pagesift cold --window 1h --interval 1ms self

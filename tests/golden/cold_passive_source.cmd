@@ -1,0 +1,1 @@
+pagesift cold --passive --source exact --window 1s 1

@@ -1,0 +1,1 @@
+pagesift cold --where zero-filled self
