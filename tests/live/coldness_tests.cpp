@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT
+// What `pagesift cold` says of a process that notes each of its own accesses, by every source and
+// under memory pressure: page by page, what is called idle must be idle.
+#include "control_group.hpp"
+#include "harness.hpp"
+#include "worker/fixture.hpp"
+#include "worker/verdict.hpp"
+#include "zoo/machine.hpp"
+#include "zoo/witness.hpp"
+
+#include <cstdlib>
+#include <optional>
+#include <sstream>
+
+#include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+namespace pagesift::live {
+
+namespace {
+
+namespace witness = zoo::witness;
+
+constexpr std::uint64_t MiB = 1 << 20;
+
+/// A worker that is measured while it works, and its history afterwards.
+class Experiment {
+public:
+    explicit Experiment(std::vector<std::string> arguments = {},
+                        std::vector<std::string> wrapper = {})
+        : worker_(with_log(std::move(arguments)), std::move(wrapper)) {
+        for (const json& absent : worker_.absent())
+            MESSAGE("no " << absent["kind"].get<std::string>() << ": "
+                          << absent["reason"].get<std::string>());
+    }
+
+    bool ready() const { return worker_.ready(); }
+    WorkerProcess& worker() { return worker_; }
+    const History& history() const { return history_; }
+    /// The worker has ended, its pages were right, and its history is here.
+    void finish() {
+        REQUIRE(worker_.finish().is_object());
+        REQUIRE(history_.load(directory_.path() + "/history"));
+    }
+
+private:
+    std::vector<std::string> with_log(std::vector<std::string> arguments) const {
+        const auto seconds = std::to_string(static_cast<int>(8 * window_seconds() + 100));
+        arguments.insert(arguments.end(),
+                         {"--log", directory_.path() + "/history", "--seconds", seconds});
+        return arguments;
+    }
+
+    TemporaryDirectory directory_;
+    WorkerProcess worker_;
+    History history_;
+};
+
+/// The sum over ranges of some heat.
+Score sum_of(const Scores& scores, const std::string& heat) {
+    Score sum;
+    for (const auto& [name, score] : scores)
+        if (name.size() > heat.size() && name.substr(name.size() - heat.size()) == heat)
+            sum += score;
+    return sum;
+}
+
+/// There were enough accesses for a wrong answer to show.
+void check_that_it_can_fail(const Scores& scores) {
+    CHECK(sum_of(scores, " hot").touched > 500);
+    CHECK(sum_of(scores, " warm").touched > 500);
+    CHECK(sum_of(scores, " tight").touched > 0);
+    CHECK(sum_of(scores, " cold").touched == 0);
+    CHECK(sum_of(scores, " cold").cold > 500);
+}
+
+/// The share of a window between a look and the end of the clearing behind it, when an access
+/// leaves no trace. One round has no such time.
+double blind_share(const Measured& measured) {
+    const json clear = field(measured.process, "clear");
+    const json seconds = clear.is_object() ? field(clear, "blind_seconds") : json();
+    return seconds.is_number() ? seconds.get<double>() / measured.window : 0;
+}
+
+bool has_exact_source() { return lenses().back() == "exact"; }
+
+/// Uses the memory of its control group up, so that the kernel has to take from everybody in it.
+[[noreturn]] void press(std::uint64_t bytes) {
+    void* const at =
+        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) _exit(1);
+    auto* const words = static_cast<volatile std::uint64_t*>(at);
+    for (std::uint64_t turn = 1;; ++turn)
+        for (std::uint64_t i = 0; i < bytes / 8; i += witness::page_size() / 8) {
+            words[i] = turn;
+            if (i % (256 * witness::page_size() / 8) == 0) usleep(2000);
+        }
+}
+
+std::uint64_t pages_scanned() {
+    return witness::vmstat("pgscan_direct") + witness::vmstat("pgscan_kswapd");
+}
+
+/// A measurement while a control group has far too little memory for what is in it.
+void measure_under_pressure(const std::string& what) {
+    INFO(what);
+    const ControlGroup group;
+    if (!group.ready()) return skip("no control groups");
+    Experiment experiment(
+        {"--pages", "2048", "--warm-rate", "3000"},
+        {"/bin/sh", "-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"", group.below()});
+    REQUIRE(experiment.ready());
+    std::uint64_t bytes = 0;
+    for (const auto& range : experiment.worker().ranges()) bytes += range.end - range.start;
+    const Child presser{[&](const auto& ready) {
+        group.add_below(getpid());
+        ready();
+        press(bytes / 3);
+    }};
+    if (!group.limit_below(bytes)) return skip("no limit of a control group's memory");
+    sleep(1); // so that the kernel has begun
+    const auto before = pages_scanned();
+    const auto measured = measure(experiment.worker().pid(), Rounds::one, {"--source", "exact"});
+    const auto scanned = pages_scanned() - before;
+    CHECK_MESSAGE(measured.exit_code == 0, measured.err);
+    experiment.finish();
+    const auto scores =
+        judge_all(experiment.worker(), experiment.history(), measured, measured.window);
+    MESSAGE(what << ": the kernel looked at " << scanned << " pages to take memory away");
+    CHECK(scanned > 500);
+    CHECK(sum_of(scores, " hot").touched > 500);
+    CHECK(sum_of(scores, " warm").touched > 500);
+    CHECK(scores.at("all").idle_but_touched == 0);
+    CHECK(scores.at("all").unknown < scores.at("all").pages);
+}
+
+} // namespace
+
+TEST_CASE("coldness: the exact source tells what is idle, page by page") {
+    if (!have_root() || !has_exact_source()) return;
+    Experiment experiment;
+    REQUIRE(experiment.ready());
+    const auto measured = measure(experiment.worker().pid(), Rounds::one, {"--source", "exact"});
+    CHECK_MESSAGE(measured.exit_code == 0, measured.err);
+    experiment.finish();
+    const auto scores =
+        judge_all(experiment.worker(), experiment.history(), measured, measured.window);
+    check_that_it_can_fail(scores);
+    CHECK(scores.at("all").idle_but_touched == 0);
+    CHECK(scores.at("all").precision() >= 0.99);
+    CHECK(scores.at("all").recall() >= 0.99);
+}
+
+TEST_CASE("coldness: several rounds of the exact source tell ages") {
+    if (!have_root() || !has_exact_source()) return;
+    Experiment experiment;
+    REQUIRE(experiment.ready());
+    const auto measured =
+        measure(experiment.worker().pid(), Rounds::several, {"--source", "exact"});
+    CHECK_MESSAGE(measured.exit_code == 0, measured.err);
+    experiment.finish();
+    MESSAGE("blind for " << blind_share(measured) << " of the window");
+    for (const double least : {measured.window, 2 * round_seconds, round_seconds}) {
+        const auto scores = judge_all(experiment.worker(), experiment.history(), measured, least);
+        check_that_it_can_fail(scores);
+        const Score& all = scores.at("all");
+        // An access leaves no trace while the program is blind, as it says of itself; nearly all
+        // of these pages are accessed at other times as well.
+        CHECK(static_cast<double>(all.idle_but_touched) <=
+              blind_share(measured) * static_cast<double>(all.touched));
+        CHECK(all.precision() >= 0.99);
+        CHECK(all.recall() >= 0.99);
+    }
+}
+
+TEST_CASE("coldness: other sources keep to their limits") {
+    if (!have_root()) return;
+    for (const char* source : {"idle-bitmap", "referenced", "soft-dirty", "lru"}) {
+        INFO(source);
+        Experiment experiment;
+        REQUIRE(experiment.ready());
+        const auto measured = measure(experiment.worker().pid(), Rounds::one, {"--source", source});
+        experiment.finish();
+        if (measured.exit_code == 1) {
+            // The kernel has no such thing; what it has is another test's matter.
+            MESSAGE(source << ": " << measured.err.substr(0, measured.err.find('\n')));
+            CHECK(std::string(source) != "referenced"); // every kernel has this one
+            continue;
+        }
+        CHECK_MESSAGE((measured.exit_code == 0 || measured.exit_code == 3), measured.err);
+        MESSAGE("the source is " << source);
+        const auto scores =
+            judge_all(experiment.worker(), experiment.history(), measured, measured.window);
+        check_that_it_can_fail(scores);
+        const Score& all = scores.at("all");
+        if (std::string(source) == "soft-dirty")
+            CHECK(all.idle_but_written == 0); // it sees writes alone
+        else
+            CHECK(all.idle_but_touched == 0);
+        if (std::string(source) == "lru")
+            for (const auto& age : measured.ages) // no sign of an access is no proof
+                CHECK((!age.idle_seconds || *age.idle_seconds == 0));
+    }
+}
+
+TEST_CASE("coldness: nothing that was touched is called idle under memory pressure") {
+    if (!have_root() || !has_exact_source()) return;
+    release_zoo();
+    zoo::Machine machine;
+    try {
+        machine.add_swap_file(256 * MiB);
+    } catch (const zoo::Unavailable& reason) {
+        return skip(std::string("no swap file: ") + reason.what());
+    }
+    const std::string generations = "/sys/kernel/mm/lru_gen/enabled";
+    if (!zoo::read_setting(generations)) {
+        machine.release();
+        return measure_under_pressure("classic reclaim");
+    }
+    {
+        const zoo::Setting off(machine, generations, "0");
+        measure_under_pressure("classic reclaim");
+    }
+    const zoo::Setting on(machine, generations, "7");
+    measure_under_pressure("generations (MGLRU)");
+}
+
+} // namespace pagesift::live
