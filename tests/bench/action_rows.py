@@ -114,7 +114,7 @@ class ActionRows:
             f"{workload.name}, pageout", facts, self.turns(ours, peer, facts.touch, after),
             ("advise pageout --apply", "bare_pageout"),
             (("elapsed", lambda s: s.wall, lambda s: s.wall, Bound("", PAGEOUT_LIMIT)),
-             ("processor time", cpu, cpu, None)))
+             ("processor time", cpu, cpu, Bound("", PAGEOUT_LIMIT))))
 
     @staticmethod
     def check_pageout(who, facts, answer):

@@ -8,9 +8,8 @@
 #include "zoo/machine.hpp"
 #include "zoo/witness.hpp"
 
-#include <cstdlib>
-#include <optional>
-#include <sstream>
+#include <memory>
+#include <string>
 
 #include <doctest/doctest.h>
 #include <sys/mman.h>
@@ -46,9 +45,10 @@ public:
 
 private:
     std::vector<std::string> with_log(std::vector<std::string> arguments) const {
-        const auto seconds = std::to_string(static_cast<int>(8 * window_seconds() + 100));
-        arguments.insert(arguments.end(),
-                         {"--log", directory_.path() + "/history", "--seconds", seconds});
+        // A third of the warm pages is left alone for a window.
+        arguments.insert(arguments.end(), {"--log", directory_.path() + "/history", "--seconds",
+                                           std::to_string(8 * window_seconds() + 100),
+                                           "--warm-period", std::to_string(window_seconds())});
         return arguments;
     }
 
@@ -98,37 +98,34 @@ bool has_exact_source() { return lenses().back() == "exact"; }
         }
 }
 
-std::uint64_t pages_scanned() {
-    return witness::vmstat("pgscan_direct") + witness::vmstat("pgscan_kswapd");
-}
-
 /// A measurement while a control group has far too little memory for what is in it.
 void measure_under_pressure(const std::string& what) {
     INFO(what);
     const ControlGroup group;
     if (!group.ready()) return skip("no control groups");
     Experiment experiment(
-        {"--pages", "2048", "--warm-rate", "3000"},
+        {"--pages", "2048"},
         {"/bin/sh", "-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"", group.below()});
     REQUIRE(experiment.ready());
     std::uint64_t bytes = 0;
     for (const auto& range : experiment.worker().ranges()) bytes += range.end - range.start;
-    const Child presser{[&](const auto& ready) {
+    if (!group.limit_below(bytes)) return skip("no limit of a control group's memory");
+    auto presser = std::make_unique<Child>([&](const auto& ready) {
         group.add_below(getpid());
         ready();
-        press(bytes / 3);
-    }};
-    if (!group.limit_below(bytes)) return skip("no limit of a control group's memory");
+        press(bytes / 2);
+    });
     sleep(1); // so that the kernel has begun
-    const auto before = pages_scanned();
+    const auto before = witness::vmstat("pswpout");
     const auto measured = measure(experiment.worker().pid(), Rounds::one, {"--source", "exact"});
-    const auto scanned = pages_scanned() - before;
+    const auto taken = witness::vmstat("pswpout") - before;
+    presser.reset();
     CHECK_MESSAGE(measured.exit_code == 0, measured.err);
     experiment.finish();
     const auto scores =
         judge_all(experiment.worker(), experiment.history(), measured, measured.window);
-    MESSAGE(what << ": the kernel looked at " << scanned << " pages to take memory away");
-    CHECK(scanned > 500);
+    MESSAGE(what << ": the kernel took " << taken << " pages meanwhile");
+    CHECK(taken > 500);
     CHECK(sum_of(scores, " hot").touched > 500);
     CHECK(sum_of(scores, " warm").touched > 500);
     CHECK(scores.at("all").idle_but_touched == 0);
@@ -176,7 +173,7 @@ TEST_CASE("coldness: several rounds of the exact source tell ages") {
 
 TEST_CASE("coldness: other sources keep to their limits") {
     if (!have_root()) return;
-    for (const char* source : {"idle-bitmap", "referenced", "soft-dirty", "lru"}) {
+    for (const std::string source : {"idle-bitmap", "referenced", "soft-dirty", "lru"}) {
         INFO(source);
         Experiment experiment;
         REQUIRE(experiment.ready());
@@ -185,7 +182,7 @@ TEST_CASE("coldness: other sources keep to their limits") {
         if (measured.exit_code == 1) {
             // The kernel has no such thing; what it has is another test's matter.
             MESSAGE(source << ": " << measured.err.substr(0, measured.err.find('\n')));
-            CHECK(std::string(source) != "referenced"); // every kernel has this one
+            CHECK(source != "referenced"); // every kernel has this one
             continue;
         }
         CHECK_MESSAGE((measured.exit_code == 0 || measured.exit_code == 3), measured.err);
@@ -194,11 +191,11 @@ TEST_CASE("coldness: other sources keep to their limits") {
             judge_all(experiment.worker(), experiment.history(), measured, measured.window);
         check_that_it_can_fail(scores);
         const Score& all = scores.at("all");
-        if (std::string(source) == "soft-dirty")
+        if (source == "soft-dirty")
             CHECK(all.idle_but_written == 0); // it sees writes alone
         else
             CHECK(all.idle_but_touched == 0);
-        if (std::string(source) == "lru")
+        if (source == "lru")
             for (const auto& age : measured.ages) // no sign of an access is no proof
                 CHECK((!age.idle_seconds || *age.idle_seconds == 0));
     }
@@ -209,7 +206,7 @@ TEST_CASE("coldness: nothing that was touched is called idle under memory pressu
     release_zoo();
     zoo::Machine machine;
     try {
-        machine.add_swap_file(256 * MiB);
+        machine.add_swap(256 * MiB);
     } catch (const zoo::Unavailable& reason) {
         return skip(std::string("no swap file: ") + reason.what());
     }

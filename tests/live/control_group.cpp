@@ -54,9 +54,13 @@ void ControlGroup::add_below(pid_t pid) const {
 }
 
 bool ControlGroup::limit_below(std::uint64_t bytes) const {
-    std::ofstream out(below() + (first_ ? "/memory.limit_in_bytes" : "/memory.max"));
-    out << bytes << std::flush;
-    return out.good();
+    // Version 1 gives up (EBUSY) where it cannot take enough away at once.
+    for (int tries = 0; tries < 50; ++tries, usleep(100'000)) {
+        std::ofstream out(below() + (first_ ? "/memory.limit_in_bytes" : "/memory.max"));
+        out << bytes << std::flush;
+        if (out.good()) return true;
+    }
+    return false;
 }
 
 } // namespace pagesift::live

@@ -145,7 +145,10 @@ Scores judge_all(const WorkerProcess& worker, const History& history, const Meas
         for (std::uint64_t i = 0; i < range.pages; ++i)
             judge_page(history, range, i, measured.find(range.start + i * worker.page_size()),
                        measured, least, score);
-        text << '\n' << range.name() << ": " << score;
+        // All is well with most of them.
+        if (score.unknown + score.idle_but_touched > 0 || score.both != score.cold ||
+            score.both != score.called_cold)
+            text << '\n' << range.name() << ": " << score;
         scores["all"] += score;
     }
     MESSAGE("idle for " << least << " s: " << scores["all"] << text.str());

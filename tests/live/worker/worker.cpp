@@ -4,12 +4,13 @@
 // access is noted with its time. Says in one line of JSON what it holds, works until its standard
 // input ends, compares all of its pages, and says in a second line what came of it.
 //
-//     worker [--pages N] [--slots N] [--threads N] [--warm-rate N] [--hot-pause MICROSECONDS]
+//     worker [--pages N] [--slots N] [--threads N] [--warm-period SECONDS] [--hot-pause
+//     MICROSECONDS]
 //            [--log FILE --seconds N] [--directory DIR] [--no-tight]
 //
 //   --pages      of each range of small pages (1024)
 //   --slots      huge pages of each range of those (1); 0: none
-//   --warm-rate  accesses to warm pages a second, each to any of them (20000)
+//   --warm-period  between two accesses to a warm page, on average: each is to any of them (3)
 //   --hot-pause  after each pass over all hot pages (10000)
 //   --log        where the history of accesses goes at the end, which --seconds (30) must cover
 //   --directory  for the files that are mapped (/var/tmp); they are gone at once
@@ -52,7 +53,7 @@ struct Options {
     std::uint64_t pages = 1024;
     std::uint64_t slots = 1;
     unsigned threads = 2;
-    double warm_rate = 20000;
+    double warm_period = 3;
     unsigned hot_pause_us = 10000;
     std::string log;
     double seconds = 30;
@@ -287,7 +288,7 @@ private:
                     use(range, i, random() % 8 == 0 && may_write(range, i));
             const std::uint64_t now = now_ns();
             // Half a second is the most that is made up for after a stop.
-            owed += options_.warm_rate / options_.threads *
+            owed += static_cast<double>(warm.size()) / options_.warm_period *
                     std::min(0.5, static_cast<double>(now - last) * 1e-9);
             last = now;
             for (; owed >= 1 && !stop_ && !warm.empty(); --owed, ++accesses) {
@@ -344,8 +345,8 @@ std::optional<Options> parse(int argc, char** argv) {
             options.slots = std::strtoull(value, nullptr, 10);
         else if (word == "--threads")
             options.threads = static_cast<unsigned>(std::strtoul(value, nullptr, 10));
-        else if (word == "--warm-rate")
-            options.warm_rate = std::strtod(value, nullptr);
+        else if (word == "--warm-period")
+            options.warm_period = std::strtod(value, nullptr);
         else if (word == "--hot-pause")
             options.hot_pause_us = static_cast<unsigned>(std::strtoul(value, nullptr, 10));
         else if (word == "--seconds")
@@ -357,7 +358,7 @@ std::optional<Options> parse(int argc, char** argv) {
         else
             return {};
     }
-    if (options.threads == 0 || options.pages == 0) return {};
+    if (options.threads == 0 || options.pages == 0 || options.warm_period <= 0) return {};
     return options;
 }
 
@@ -369,8 +370,9 @@ int main(int argc, char** argv) {
     using namespace pagesift::live;
     const auto options = parse(argc, argv);
     if (!options) {
-        std::cerr << "usage: worker [--pages N] [--slots N] [--threads N] [--warm-rate N]\n"
-                     "              [--hot-pause MICROSECONDS] [--log FILE --seconds N]\n"
+        std::cerr << "usage: worker [--pages N] [--slots N] [--threads N]\n"
+                     "              [--warm-period SECONDS] [--hot-pause MICROSECONDS] [--log FILE "
+                     "--seconds N]\n"
                      "              [--directory DIR] [--no-tight]\n";
         return 2;
     }
