@@ -25,7 +25,7 @@ using Clock = std::chrono::steady_clock;
 /// PAGESIFT_KILL_SECONDS makes it a long test.
 std::chrono::seconds length_of_torture() {
     const char* wanted = std::getenv("PAGESIFT_KILL_SECONDS");
-    return std::chrono::seconds{wanted != nullptr ? std::strtol(wanted, nullptr, 10) : 10};
+    return std::chrono::seconds{wanted != nullptr ? std::strtol(wanted, nullptr, 10) : 5};
 }
 
 const std::array<std::vector<std::string>, 4> actions = {{

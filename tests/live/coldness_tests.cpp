@@ -47,7 +47,7 @@ private:
     std::vector<std::string> with_log(std::vector<std::string> arguments) const {
         // A third of the warm pages is left alone for a window.
         arguments.insert(arguments.end(), {"--log", directory_.path() + "/history", "--seconds",
-                                           std::to_string(8 * window_seconds() + 100),
+                                           std::to_string(2 * window_seconds() + 100),
                                            "--warm-period", std::to_string(window_seconds())});
         return arguments;
     }
