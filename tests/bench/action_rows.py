@@ -75,10 +75,10 @@ class ActionRows:
         return rounds, None
 
     def judge(self, workload, facts, turns, names, figures):
-        """`figures`: what is compared, as (name, function of a sample, Bound or None)."""
+        """`figures`: what is compared, as (name, two functions of a sample, Bound)."""
         rounds, wrong = turns
         result = {"workload": workload, "facts": dict(facts), "wrong": wrong, "bounds": [],
-                  "median_seconds": {}, "median_cpu_seconds": {}, "samples": {}, "wall_ratios": {}}
+                  "median_seconds": {}, "median_cpu_seconds": {}, "samples": {}}
         if wrong:
             return result
         for who, name in zip(("ours", "peer"), names):
@@ -89,11 +89,7 @@ class ActionRows:
         for figure, of_ours, of_peer, bound in figures:
             ratio = statistics.median(sum(map(of_ours, r["ours"])) / sum(map(of_peer, r["peer"]))
                                       for r in rounds)
-            what = f"{names[0]} / {names[1]}"
-            if bound:
-                result["bounds"].append(bound.judge(f"{what}, {figure}", ratio))
-            else:
-                result["wall_ratios"][f"{what}, {figure}"] = ratio
+            result["bounds"].append(bound.judge(f"{names[0]} / {names[1]}, {figure}", ratio))
         result["peak_mib"] = max(s.peak_mib for r in rounds for s in r["ours"])
         return result
 
@@ -112,9 +108,9 @@ class ActionRows:
 
         return self.judge(
             f"{workload.name}, pageout", facts, self.turns(ours, peer, facts.touch, after),
-            ("advise pageout --apply", "bare_pageout"),
+            ("pageout --apply", "bare_pageout"),
             (("elapsed", lambda s: s.wall, lambda s: s.wall, Bound("", PAGEOUT_LIMIT)),
-             ("processor time", cpu, cpu, Bound("", PAGEOUT_LIMIT))))
+             ("processor", cpu, cpu, Bound("", PAGEOUT_LIMIT))))
 
     @staticmethod
     def check_pageout(who, facts, answer):
@@ -142,7 +138,8 @@ class ActionRows:
         pid = str(facts["pid"])
         ours = [self.options.pagesift, "advise", "pageout", "--quiet", "--format", "json",
                 "-o", "/dev/null", pid]
-        peer = [self.options.pagesift, "inspect", "--ranges", "--format", "json",
+        # A plan needs no contents.
+        peer = [self.options.pagesift, "inspect", "--ranges", "--zero", "off", "--format", "json",
                 "-o", "/dev/null", pid]
         wrong = self.check_plan(facts)
         turns = self.turns(ours, peer, lambda: None, lambda _: None)
@@ -150,9 +147,9 @@ class ActionRows:
             turns = ([], wrong)
         return self.judge(
             f"{workload.name}, plan", facts, turns,
-            ("advise pageout", "inspect --ranges"),
+            ("plan", "inspect --ranges"),
             (("elapsed", lambda s: s.wall, lambda s: s.wall, Bound("", PLAN_LIMIT)),
-             ("processor time", cpu, cpu, None)))
+             ("processor", cpu, cpu, Bound("", PLAN_LIMIT))))
 
     def check_plan(self, facts):
         path = os.path.join(self.scratch, "plan.json")
@@ -191,8 +188,8 @@ class ActionRows:
         result = self.judge(
             f"{workload.name}, cold", facts, self.turns(ours, peer, facts.touch, after),
             ("cold", "bare_cold"),
-            (("processor time", cpu, cpu, Bound("", COLD_LIMIT)),
-             ("elapsed but for the window", lambda s: s.wall - COLD_WINDOW_SECONDS,
+            (("processor", cpu, cpu, Bound("", COLD_LIMIT)),
+             ("elapsed less the window", lambda s: s.wall - COLD_WINDOW_SECONDS,
               lambda s: s.wall, Bound("", COLD_LIMIT))))
         if not result["wrong"]:
             limit = BASE_MEMORY_MIB + COLD_BYTES_PER_PAGE * facts["written_pages"] / 2**20
