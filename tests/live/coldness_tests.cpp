@@ -85,20 +85,21 @@ double blind_share(const Measured& measured) {
 
 bool has_exact_source() { return lenses().back() == "exact"; }
 
-/// Uses the memory of its control group up, so that the kernel has to take from everybody in it.
+/// Uses up some 8 MiB a second of its control group's memory, and from then on what it has, so
+/// that the kernel has to take from everybody in it.
 [[noreturn]] void press(std::uint64_t bytes) {
     void* const at =
         mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) _exit(1);
-    auto* const words = static_cast<volatile std::uint64_t*>(at);
     for (std::uint64_t turn = 1;; ++turn)
-        for (std::uint64_t i = 0; i < bytes / 8; i += witness::page_size() / 8) {
-            words[i] = turn;
-            if (i % (256 * witness::page_size() / 8) == 0) usleep(2000);
+        for (std::uint64_t i = 0; i < bytes; i += witness::page_size()) {
+            *reinterpret_cast<volatile std::uint64_t*>(static_cast<char*>(at) + i) = turn;
+            if (i % (MiB / 4) == 0) usleep(1'000'000 / 32);
         }
 }
 
-/// A measurement while a control group has far too little memory for what is in it.
+/// A measurement while a control group has less and less memory for the worker, and soon too
+/// little.
 void measure_under_pressure(const std::string& what) {
     INFO(what);
     const ControlGroup group;
@@ -109,13 +110,13 @@ void measure_under_pressure(const std::string& what) {
     REQUIRE(experiment.ready());
     std::uint64_t bytes = 0;
     for (const auto& range : experiment.worker().ranges()) bytes += range.end - range.start;
-    if (!group.limit_below(bytes)) return skip("no limit of a control group's memory");
+    if (!group.limit_below(group.charged_below()))
+        return skip("no limit of a control group's memory");
     auto presser = std::make_unique<Child>([&](const auto& ready) {
         group.add_below(getpid());
         ready();
-        press(bytes / 2);
+        press(bytes / 3);
     });
-    sleep(1); // so that the kernel has begun
     const auto before = witness::vmstat("pswpout");
     const auto measured = measure(experiment.worker().pid(), Rounds::one, {"--source", "exact"});
     const auto taken = witness::vmstat("pswpout") - before;
@@ -129,7 +130,7 @@ void measure_under_pressure(const std::string& what) {
     CHECK(sum_of(scores, " hot").touched > 500);
     CHECK(sum_of(scores, " warm").touched > 500);
     CHECK(scores.at("all").idle_but_touched == 0);
-    CHECK(scores.at("all").unknown < scores.at("all").pages);
+    CHECK(scores.at("all").unknown > 0);
 }
 
 } // namespace

@@ -53,6 +53,12 @@ void ControlGroup::add_below(pid_t pid) const {
     std::ofstream(below() + "/cgroup.procs") << pid << std::endl;
 }
 
+std::uint64_t ControlGroup::charged_below() const {
+    std::ifstream in(below() + (first_ ? "/memory.usage_in_bytes" : "/memory.current"));
+    std::uint64_t bytes = 0;
+    return in >> bytes ? bytes : 0;
+}
+
 bool ControlGroup::limit_below(std::uint64_t bytes) const {
     // Version 1 gives up (EBUSY) where it cannot take enough away at once.
     for (int tries = 0; tries < 50; ++tries, usleep(100'000)) {

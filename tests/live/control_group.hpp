@@ -27,6 +27,8 @@ public:
     /// Where the group below has its files.
     std::string below() const { return folder_ + "/below"; }
     void add_below(pid_t pid) const;
+    /// Bytes of memory that those below have; 0: not known.
+    std::uint64_t charged_below() const;
     /// The most memory that those below may have. What is charged elsewhere stays there, so this
     /// is for processes that start, or allocate, inside. False: the kernel refused.
     bool limit_below(std::uint64_t bytes) const;
