@@ -74,7 +74,7 @@ TEST_CASE("advise kill: a kill at any moment loses nothing") {
         return skip(std::string("no swap file: ") + reason.what());
     }
     machine.release();
-    WorkerProcess worker({"--pages", "2048", "--no-tight", "--warm-period", "0.5"});
+    WorkerProcess worker({"--no-tight", "--warm-period", "0.5"});
     REQUIRE(worker.ready());
     const auto out = zoo::witness::vmstat("pswpout");
 

@@ -26,9 +26,10 @@ constexpr std::uint64_t MiB = 1 << 20;
 /// A worker that is measured while it works, and its history afterwards.
 class Experiment {
 public:
-    explicit Experiment(std::vector<std::string> arguments = {},
+    /// @param measurements that are to be made at most
+    explicit Experiment(int measurements, std::vector<std::string> arguments = {},
                         std::vector<std::string> wrapper = {})
-        : worker_(with_log(std::move(arguments)), std::move(wrapper)) {
+        : worker_(with_log(measurements, std::move(arguments)), std::move(wrapper)) {
         for (const json& absent : worker_.absent())
             MESSAGE("no " << absent["kind"].get<std::string>() << ": "
                           << absent["reason"].get<std::string>());
@@ -44,11 +45,12 @@ public:
     }
 
 private:
-    std::vector<std::string> with_log(std::vector<std::string> arguments) const {
+    std::vector<std::string> with_log(int measurements, std::vector<std::string> arguments) const {
         // A third of the warm pages is left alone for a window.
-        arguments.insert(arguments.end(), {"--log", directory_.path() + "/history", "--seconds",
-                                           std::to_string(2 * window_seconds() + 100),
-                                           "--warm-period", std::to_string(window_seconds())});
+        arguments.insert(arguments.end(),
+                         {"--log", directory_.path() + "/history", "--seconds",
+                          std::to_string(measurements * (window_seconds() + 10) + 60),
+                          "--warm-period", std::to_string(window_seconds())});
         return arguments;
     }
 
@@ -105,7 +107,7 @@ void measure_under_pressure(const std::string& what) {
     const ControlGroup group;
     if (!group.ready()) return skip("no control groups");
     Experiment experiment(
-        {"--pages", "2048"},
+        1, {"--pages", std::to_string(8 * MiB / witness::page_size())},
         {"/bin/sh", "-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"", group.below()});
     REQUIRE(experiment.ready());
     std::uint64_t bytes = 0;
@@ -135,69 +137,62 @@ void measure_under_pressure(const std::string& what) {
 
 } // namespace
 
-TEST_CASE("coldness: the exact source tells what is idle, page by page") {
+TEST_CASE("coldness: the exact source tells what is idle, and since when, page by page") {
     if (!have_root() || !has_exact_source()) return;
-    Experiment experiment;
+    Experiment experiment(2);
     REQUIRE(experiment.ready());
-    const auto measured = measure(experiment.worker().pid(), Rounds::one, {"--source", "exact"});
-    CHECK_MESSAGE(measured.exit_code == 0, measured.err);
+    const pid_t pid = experiment.worker().pid();
+    const auto once = measure(pid, Rounds::one, {"--source", "exact"});
+    const auto often = measure(pid, Rounds::several, {"--source", "exact"});
+    CHECK_MESSAGE(once.exit_code == 0, once.err);
+    CHECK_MESSAGE(often.exit_code == 0, often.err);
     experiment.finish();
-    const auto scores =
-        judge_all(experiment.worker(), experiment.history(), measured, measured.window);
-    check_that_it_can_fail(scores);
-    CHECK(scores.at("all").idle_but_touched == 0);
-    CHECK(scores.at("all").precision() >= 0.99);
-    CHECK(scores.at("all").recall() >= 0.99);
-}
 
-TEST_CASE("coldness: several rounds of the exact source tell ages") {
-    if (!have_root() || !has_exact_source()) return;
-    Experiment experiment;
-    REQUIRE(experiment.ready());
-    const auto measured =
-        measure(experiment.worker().pid(), Rounds::several, {"--source", "exact"});
-    CHECK_MESSAGE(measured.exit_code == 0, measured.err);
-    experiment.finish();
-    MESSAGE("blind for " << blind_share(measured) << " of the window");
-    for (const double least : {measured.window, 2 * round_seconds, round_seconds}) {
+    const auto judge = [&](const Measured& measured, double least) {
         const auto scores = judge_all(experiment.worker(), experiment.history(), measured, least);
         check_that_it_can_fail(scores);
-        const Score& all = scores.at("all");
+        CHECK(scores.at("all").precision() >= 0.99);
+        CHECK(scores.at("all").recall() >= 0.99);
+        return scores.at("all");
+    };
+    CHECK(judge(once, once.window).idle_but_touched == 0);
+    MESSAGE("several rounds, blind for " << blind_share(often) << " of the window");
+    for (const double least : {often.window, 2 * round_seconds, round_seconds}) {
+        const Score all = judge(often, least);
         // An access leaves no trace while the program is blind, as it says of itself; nearly all
         // of these pages are accessed at other times as well.
         CHECK(static_cast<double>(all.idle_but_touched) <=
-              blind_share(measured) * static_cast<double>(all.touched));
-        CHECK(all.precision() >= 0.99);
-        CHECK(all.recall() >= 0.99);
+              blind_share(often) * static_cast<double>(all.touched));
     }
 }
 
 TEST_CASE("coldness: other sources keep to their limits") {
     if (!have_root()) return;
-    for (const std::string source : {"idle-bitmap", "referenced", "soft-dirty", "lru"}) {
-        INFO(source);
-        Experiment experiment;
-        REQUIRE(experiment.ready());
-        const auto measured = measure(experiment.worker().pid(), Rounds::one, {"--source", source});
-        experiment.finish();
-        if (measured.exit_code == 1) {
-            // The kernel has no such thing; what it has is another test's matter.
-            MESSAGE(source << ": " << measured.err.substr(0, measured.err.find('\n')));
-            CHECK(source != "referenced"); // every kernel has this one
+    const std::vector<std::string> sources = {"idle-bitmap", "referenced", "soft-dirty", "lru"};
+    Experiment experiment(static_cast<int>(sources.size()));
+    REQUIRE(experiment.ready());
+    std::vector<Measured> answers;
+    for (const auto& source : sources)
+        answers.push_back(measure(experiment.worker().pid(), Rounds::one, {"--source", source}));
+    experiment.finish();
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+        INFO(sources[i]);
+        const Measured& answer = answers[i];
+        if (answer.exit_code == 1) { // the kernel has no such thing
+            MESSAGE(sources[i] << ": " << answer.err.substr(0, answer.err.find('\n')));
+            CHECK(sources[i] != "referenced"); // every kernel has this one
             continue;
         }
-        CHECK_MESSAGE((measured.exit_code == 0 || measured.exit_code == 3), measured.err);
-        MESSAGE("the source is " << source);
+        CHECK_MESSAGE((answer.exit_code == 0 || answer.exit_code == 3), answer.err);
+        MESSAGE("the source is " << sources[i]);
         const auto scores =
-            judge_all(experiment.worker(), experiment.history(), measured, measured.window);
+            judge_all(experiment.worker(), experiment.history(), answer, answer.window);
         check_that_it_can_fail(scores);
-        const Score& all = scores.at("all");
-        if (source == "soft-dirty")
-            CHECK(all.idle_but_written == 0); // it sees writes alone
-        else
-            CHECK(all.idle_but_touched == 0);
-        if (source == "lru")
-            for (const auto& age : measured.ages) // no sign of an access is no proof
+        // One of them sees writes alone.
+        CHECK((sources[i] == "soft-dirty" ? scores.at("all").idle_but_written
+                                          : scores.at("all").idle_but_touched) == 0);
+        if (sources[i] == "lru") // no sign of an access is no proof
+            for (const auto& age : answer.ages)
                 CHECK((!age.idle_seconds || *age.idle_seconds == 0));
     }
 }

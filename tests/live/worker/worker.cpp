@@ -8,7 +8,7 @@
 //     MICROSECONDS]
 //            [--log FILE --seconds N] [--directory DIR] [--no-tight]
 //
-//   --pages      of each range of small pages (1024)
+//   --pages      of each range of small pages (4 MiB of them)
 //   --slots      huge pages of each range of those (1); 0: none
 //   --warm-period  between two accesses to a warm page, on average: each is to any of them (3)
 //   --hot-pause  after each pass over all hot pages (10000)
@@ -50,7 +50,7 @@ using nlohmann::json;
 namespace witness = zoo::witness;
 
 struct Options {
-    std::uint64_t pages = 1024;
+    std::uint64_t pages = (std::uint64_t{4} << 20) / witness::page_size();
     std::uint64_t slots = 1;
     unsigned threads = 2;
     double warm_period = 3;
