@@ -46,6 +46,22 @@ class Failed(Exception):
     pass
 
 
+class Facts(dict):
+    """What a workload says of itself, and the way to tell it something."""
+
+    def __init__(self, said, process):
+        super().__init__(said)
+        self.process = process
+
+    def touch(self):
+        """Returns when the workload has written to each of its pages again."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        ready, _, _ = select.select([self.process.stdout], [], [], READY_TIMEOUT_SECONDS)
+        if not ready or self.process.stdout.readline() != "touched\n":
+            raise Failed(f"{self['name']}: the workload did not touch its pages")
+
+
 def run_once(command, accepted=(0,)):
     """One run, from before the process exists until it is reaped."""
     with tempfile.TemporaryFile() as out, open(os.devnull, "rb") as nothing:
@@ -69,9 +85,22 @@ def remove_leftovers(pid, scratch):
     if os.path.exists(swap):
         subprocess.run(["swapoff", swap], check=False, stderr=subprocess.DEVNULL)
         os.unlink(swap)
+    zram = os.path.join(scratch, f"pagesift-bench-{pid}.zram")
+    if os.path.exists(zram):
+        with open(zram, encoding="ascii") as file:
+            remove_zram(file.read().strip())
+        os.unlink(zram)
     for directory in glob.glob(f"/sys/fs/cgroup/**/pagesift-bench-{pid}", recursive=True):
         with contextlib.suppress(OSError):
             os.rmdir(directory)
+
+
+def remove_zram(number):
+    subprocess.run(["swapoff", f"/dev/zram{number}"], check=False, stderr=subprocess.DEVNULL)
+    for path, text in ((f"/sys/block/zram{number}/reset", "1"),
+                       ("/sys/class/zram-control/hot_remove", number)):
+        with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
+            file.write(text)
 
 
 @contextlib.contextmanager
@@ -84,7 +113,7 @@ def built(program, name, scale, scratch):
         line = process.stdout.readline() if ready else ""
         if not line:
             raise Failed(f"{name}: the workload could not be built")
-        yield json.loads(line)
+        yield Facts(json.loads(line), process)
     finally:
         process.stdin.close()
         try:

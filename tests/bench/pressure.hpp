@@ -89,6 +89,15 @@ public:
 
     const std::string& path() const { return path_; }
 
+    // What mkswap writes: union swap_header of include/linux/swap.h, version 1.
+    static void set_header(std::vector<std::byte>& block, std::uint64_t bytes) {
+        const std::uint32_t version = 1;
+        const auto last_page = static_cast<std::uint32_t>(bytes / page_size - 1);
+        std::memcpy(block.data() + 1024, &version, sizeof version);
+        std::memcpy(block.data() + 1028, &last_page, sizeof last_page);
+        std::memcpy(block.data() + page_size - 10, "SWAPSPACE2", 10);
+    }
+
 private:
     // Real writes: swapon refuses a file with holes and, on some file systems, one that fallocate
     // made.
@@ -109,15 +118,6 @@ private:
     static void drop_cache(int fd) {
         fdatasync(fd);
         posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    }
-
-    // What mkswap writes: union swap_header of include/linux/swap.h, version 1.
-    static void set_header(std::vector<std::byte>& block, std::uint64_t bytes) {
-        const std::uint32_t version = 1;
-        const auto last_page = static_cast<std::uint32_t>(bytes / page_size - 1);
-        std::memcpy(block.data() + 1024, &version, sizeof version);
-        std::memcpy(block.data() + 1028, &last_page, sizeof last_page);
-        std::memcpy(block.data() + page_size - 10, "SWAPSPACE2", 10);
     }
 
     std::string path_;

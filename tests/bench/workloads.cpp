@@ -3,11 +3,13 @@
 // bench_workload NAME [--scale F] [--scratch DIR]
 //
 // Builds one address space for the benchmarks, prints one line of JSON when it is ready and waits
-// for the end of its standard input. Nothing of it outlives that: not the swap file, not the
-// memory cgroup. Both have names made from the process id, so that whoever started this program
-// can remove them after it was killed outright.
+// for the end of its standard input. Where it says "touches", a line of input makes it write to
+// every page again, which it answers with a line. Nothing of it outlives its end: not the swap
+// file, not the zram device, not the memory cgroup. All have names made from the process id, so
+// that whoever started this program can remove them after it was killed outright.
 
 #include "population.hpp"
+#include "zram.hpp"
 
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -92,8 +94,18 @@ private:
     std::uint64_t bytes_;
 };
 
-// What every workload does once it is built: say so, then wait.
-using Ready = std::function<void(const Facts&)>;
+// What every workload does once it is built: say so, then wait, and write to the pages of a region
+// whenever it is told to.
+using Ready = std::function<void(const Facts&, const Region* touched)>;
+
+// A word that Noise leaves alone. What was written is no longer what swap has of the page.
+void touch(const Region& region) {
+    for (std::uint64_t page = 0; page < region.pages(); ++page) {
+        check_stop();
+        volatile std::uint64_t* word = region.page(page) + 1;
+        *word = *word + 1;
+    }
+}
 
 void build_shared16g(const Options& options, const Ready& ready) {
     constexpr std::uint64_t block = 256 * kib;
@@ -111,7 +123,7 @@ void build_shared16g(const Options& options, const Ready& ready) {
     Facts facts;
     region.add_facts(facts);
     facts.emplace_back("written_pages", std::to_string(region.pages() / 2));
-    ready(facts);
+    ready(facts, nullptr);
 }
 
 void build_dense8g(const Options& options, const Ready& ready) {
@@ -121,7 +133,21 @@ void build_dense8g(const Options& options, const Ready& ready) {
     Facts facts;
     region.add_facts(facts);
     facts.emplace_back("written_pages", std::to_string(region.pages()));
-    ready(facts);
+    ready(facts, &region);
+}
+
+// What is to be paged out, with a place to go to.
+void build_cold1g(const Options& options, const Ready& ready) {
+    const std::uint64_t bytes = scaled(gib, options.scale, 2 * mib);
+    const OwnSwap swap(options.scratch, bytes + bytes / 4);
+    const Region region(bytes, MAP_PRIVATE | MAP_NORESERVE);
+    Noise noise;
+    for (std::uint64_t page = 0; page < region.pages(); ++page) noise.fill(region.page(page));
+    Facts facts;
+    region.add_facts(facts);
+    facts.emplace_back("written_pages", std::to_string(region.pages()));
+    facts.emplace_back("swap_path", "\"" + swap.path() + "\"");
+    ready(facts, &region);
 }
 
 void build_sparse1t(const Options& options, const Ready& ready) {
@@ -132,7 +158,7 @@ void build_sparse1t(const Options& options, const Ready& ready) {
     Facts facts;
     region.add_facts(facts);
     facts.emplace_back("written_pages", std::to_string(touched));
-    ready(facts);
+    ready(facts, nullptr);
 }
 
 void build_mappings40k(const Options& options, const Ready& ready) {
@@ -155,7 +181,7 @@ void build_mappings40k(const Options& options, const Ready& ready) {
     region.add_facts(facts);
     facts.emplace_back("mappings", std::to_string(count));
     facts.emplace_back("written_pages", std::to_string(written));
-    ready(facts);
+    ready(facts, nullptr);
 }
 
 void build_zero4g(const Options& options, const Ready& ready) {
@@ -178,7 +204,7 @@ void build_zero4g(const Options& options, const Ready& ready) {
     region.add_facts(facts);
     facts.emplace_back("written_pages", std::to_string(region.pages()));
     facts.emplace_back("zero_pages", std::to_string(zero_filled));
-    ready(facts);
+    ready(facts, nullptr);
 }
 
 // Half of it touched, in blocks: cached pages and holes, and nothing in swap.
@@ -190,7 +216,7 @@ void build_shared4g(const Options& options, const Ready& ready) {
     Facts facts;
     region.add_facts(facts);
     facts.emplace_back("written_pages", std::to_string(region.pages() / 2));
-    ready(facts);
+    ready(facts, nullptr);
 }
 
 enum class Contents { zeroes, noise };
@@ -209,7 +235,7 @@ template <Contents contents> void build_2g(const Options& options, const Ready& 
     facts.emplace_back("written_pages", std::to_string(region.pages()));
     facts.emplace_back("zero_pages",
                        std::to_string(contents == Contents::zeroes ? region.pages() : 0));
-    ready(facts);
+    ready(facts, nullptr);
 }
 
 // Programs of their own, each with its libraries, heap and stack beside the 8 MiB.
@@ -222,7 +248,8 @@ void build_processes1000(const Options& options, const Ready& ready) {
         pids += (pids.empty() ? "" : ",") + std::to_string(pid);
     ready({{"processes", std::to_string(population.pids().size())},
            {"bytes_each", std::to_string(bytes_each)},
-           {"pids", "[" + pids + "]"}});
+           {"pids", "[" + pids + "]"}},
+          nullptr);
 }
 
 struct Workload {
@@ -233,6 +260,7 @@ struct Workload {
 constexpr Workload workloads[] = {
     {"shared16g", build_shared16g},
     {"dense8g", build_dense8g},
+    {"cold1g", build_cold1g},
     {"sparse1t", build_sparse1t},
     {"mappings40k", build_mappings40k},
     {"zero4g", build_zero4g},
@@ -269,11 +297,15 @@ void catch_signals() {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
 }
 
-void wait_for_end_of_input() {
-    char byte;
+void wait_for_end_of_input(const Region* touched) {
+    char byte = 0;
     while (stop_wanted == 0) {
         const ssize_t got = read(STDIN_FILENO, &byte, 1);
         if (got == 0 || (got < 0 && errno != EINTR)) return;
+        if (got < 0 || byte != '\n' || touched == nullptr) continue;
+        touch(*touched);
+        std::puts("touched");
+        std::fflush(stdout);
     }
 }
 
@@ -295,16 +327,16 @@ int main(int argc, char** argv) {
     catch_signals();
     const auto started = std::chrono::steady_clock::now();
     try {
-        chosen->build(*options, [&](const Facts& facts) {
+        chosen->build(*options, [&](const Facts& facts, const Region* touched) {
             const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started;
             std::printf("{\"name\":\"%s\",\"pid\":%d,\"page_size\":%ju,\"build_seconds\":%.2f",
                         options->name.c_str(), getpid(), static_cast<std::uintmax_t>(page_size),
                         took.count());
             for (const auto& [key, value] : facts)
                 std::printf(",\"%s\":%s", key.c_str(), value.c_str());
-            std::puts("}");
+            std::printf(",\"touches\":%s}\n", touched != nullptr ? "true" : "false");
             std::fflush(stdout);
-            wait_for_end_of_input();
+            wait_for_end_of_input(touched);
         });
     } catch (const std::exception& error) {
         std::fprintf(stderr, "bench_workload: %s: %s\n", options->name.c_str(), error.what());

@@ -60,13 +60,6 @@ int milliseconds_until(Clock::time_point deadline) {
     return static_cast<int>(std::max<long long>(0, left));
 }
 
-std::string from_environment(const std::string& name) {
-    const char* value = std::getenv(name.c_str());
-    REQUIRE_MESSAGE(value != nullptr, name << " names the program to be tested");
-    REQUIRE_MESSAGE(access(value, X_OK) == 0, std::string(value) << " can be executed");
-    return value;
-}
-
 /// Becomes user nobody, who keeps these capabilities over an exec.
 void become_nobody(std::uint64_t capabilities) {
     prctl(PR_SET_KEEPCAPS, 1);
@@ -136,7 +129,7 @@ std::string executable_by_all() {
     static const TemporaryDirectory directory;
     const std::string path = directory.path() + "/pagesift";
     if (access(path.c_str(), X_OK) != 0) {
-        std::filesystem::copy_file(from_environment("PAGESIFT_BIN"), path);
+        std::filesystem::copy_file(program_of("PAGESIFT_BIN"), path);
         chmod(path.c_str(), 0755);
     }
     return path;
@@ -173,6 +166,13 @@ TemporaryDirectory::TemporaryDirectory() {
 TemporaryDirectory::~TemporaryDirectory() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
+}
+
+std::string program_of(const std::string& variable) {
+    const char* value = std::getenv(variable.c_str());
+    REQUIRE_MESSAGE(value != nullptr, variable << " names the program to be tested");
+    REQUIRE_MESSAGE(access(value, X_OK) == 0, std::string(value) << " can be executed");
+    return value;
 }
 
 Outcome run(const std::vector<std::string>& command, const RunOptions& options) {
@@ -214,7 +214,7 @@ Outcome run(const std::vector<std::string>& command, const RunOptions& options) 
 
 Outcome run_pagesift(const std::vector<std::string>& arguments, const RunOptions& options) {
     std::vector<std::string> command = {options.as_nobody ? executable_by_all()
-                                                          : from_environment("PAGESIFT_BIN")};
+                                                          : program_of("PAGESIFT_BIN")};
     command.insert(command.end(), arguments.begin(), arguments.end());
     return run(command, options);
 }
@@ -342,7 +342,7 @@ void Child::stop() const {
 
 Zoo::Zoo(const std::vector<std::string>& arguments)
     : process_([&] {
-          std::vector<std::string> command = {from_environment("PAGESIFT_ZOO")};
+          std::vector<std::string> command = {program_of("PAGESIFT_ZOO")};
           command.insert(command.end(), arguments.begin(), arguments.end());
           return command;
       }()) {

@@ -64,6 +64,9 @@ struct RunOptions {
 
 Outcome run(const std::vector<std::string>& command, const RunOptions& options = {});
 
+/// The path in an environment variable, which must name a program.
+std::string program_of(const std::string& variable);
+
 /// PAGESIFT_BIN with arguments. A copy that everybody may execute is used for
 /// RunOptions::as_nobody.
 Outcome run_pagesift(const std::vector<std::string>& arguments, const RunOptions& options = {});

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Control groups: who is in one, and how the sums over it compare with the kernel's own accounts.
+#include "control_group.hpp"
 #include "harness.hpp"
 #include "zoo/machine.hpp"
 
@@ -9,64 +10,11 @@
 #include <sstream>
 
 #include <doctest/doctest.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 namespace pagesift::live {
 
 namespace {
-
-/// Whether memory is charged to groups of version 1.
-bool is_of_version_1() {
-    std::ifstream in("/proc/self/cgroup");
-    for (std::string line; std::getline(in, line);)
-        if (line.find(":memory:") != std::string::npos) return true;
-    return false;
-}
-
-/// A new control group, of either version; removed at the end.
-class ControlGroup {
-public:
-    ControlGroup() {
-        // Memory is charged by one version at a time. A mount of the other would take it away.
-        const bool first = is_of_version_1();
-        if (mount("none", mount_.path().c_str(), first ? "cgroup" : "cgroup2", 0,
-                  first ? "memory" : nullptr) != 0)
-            return;
-        // Already so wherever memory is controlled by version 2, and no file of version 1.
-        if (!first) write(mount_.path() + "/cgroup.subtree_control", "+memory");
-        folder_ = mount_.path() + name();
-        if (mkdir(folder_.c_str(), 0755) == 0 && mkdir((folder_ + "/below").c_str(), 0755) == 0) {
-            if (!first) write(folder_ + "/cgroup.subtree_control", "+memory");
-            return;
-        }
-        folder_.clear();
-        umount(mount_.path().c_str());
-    }
-    ~ControlGroup() {
-        if (folder_.empty()) return;
-        for (int tries = 0; tries < 100; ++tries, usleep(10'000))
-            if (rmdir((folder_ + "/below").c_str()) == 0) break;
-        rmdir(folder_.c_str());
-        umount(mount_.path().c_str());
-    }
-    ControlGroup(const ControlGroup&) = delete;
-    ControlGroup& operator=(const ControlGroup&) = delete;
-    bool ready() const { return !folder_.empty(); }
-    std::string name() const { return "/pagesift-" + std::to_string(getpid()); }
-    /// Where the group below has its files.
-    std::string below() const { return folder_ + "/below"; }
-    void add_below(pid_t pid) const {
-        std::ofstream(folder_ + "/below/cgroup.procs") << pid << std::endl;
-    }
-
-private:
-    static void write(const std::string& path, const char* text) { std::ofstream(path) << text; }
-
-    TemporaryDirectory mount_;
-    std::string folder_;
-};
 
 /// Records of `scan --format json`, without its totals.
 json records_of(std::vector<std::string> arguments) {

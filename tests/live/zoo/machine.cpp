@@ -281,6 +281,11 @@ std::string Machine::add_zram(std::uint64_t bytes) {
     return path;
 }
 
+std::string Machine::add_swap(std::uint64_t bytes) {
+    if (access(zram_control, W_OK) != 0) return add_swap_file(bytes);
+    return add_zram(bytes);
+}
+
 Setting::Setting(Machine& machine, std::string path, const std::string& value)
     : machine_(machine), path_(std::move(path)) {
     const auto old = read_setting(path_);

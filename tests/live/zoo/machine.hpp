@@ -50,6 +50,9 @@ public:
     /// Turns on a swap area that is preferred to all areas there were before; returns its path.
     std::string add_swap_file(std::uint64_t bytes);
     std::string add_zram(std::uint64_t bytes);
+    /// Compressed memory where there is any: quick, and what is paged out leaves memory at once.
+    /// Else a file.
+    std::string add_swap(std::uint64_t bytes);
 
 private:
     friend class Setting;
