@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "command_line.hpp"
 
+#include <algorithm>
 #include <ostream>
 
 namespace pagesift::tools {
@@ -118,6 +119,11 @@ std::string zsh_action(const Value& value) {
 }
 
 void write_zsh_options(std::ostream& out, const std::vector<OptionText>& options) {
+    // Arguments that stand for themselves have their places; the last is for all that follow.
+    const auto places = std::count_if(options.begin(), options.end(), [](const OptionText& option) {
+        return option.names.empty();
+    });
+    int place = 0;
     for (const OptionText& option : options) {
         if (option.hidden) continue;
         const std::string value =
@@ -125,7 +131,9 @@ void write_zsh_options(std::ostream& out, const std::vector<OptionText>& options
                 ? ""
                 : ":" + zsh_text(option.value.placeholder) + ":" + zsh_action(option.value);
         if (option.names.empty()) {
-            out << "                " << quoted("*" + value) << " \\\n";
+            const bool is_last = ++place == places;
+            out << "                " << quoted((is_last ? "*" : std::to_string(place)) + value)
+                << " \\\n";
             continue;
         }
         const std::string before = option.repeatable ? "*" : "(" + join(option.names) + ")";

@@ -22,7 +22,7 @@ void SlotPlanner::add_part(const Mapping& mapping, const Stretch& stretch, Addre
     const std::uint64_t index = part.start.value / situation_.host.slot_bytes();
     if (!slot_ || slot_->index != index || slot_->mapping != stretch.mapping) {
         close();
-        slot_.emplace();
+        slot_ = Slot{};
         slot_->index = index;
         slot_->mapping = stretch.mapping;
         slot_->seen = {part.start, part.start};

@@ -10,7 +10,7 @@ namespace {
 using advice::Plan;
 
 /// Above this, smaps takes much longer than everything else: the kernel goes through all pages.
-constexpr std::uint64_t most_bytes_for_smaps = std::uint64_t{1} << 30;
+constexpr std::uint64_t most_bytes_for_smaps = 256 << 20;
 
 /// What a look says that a plan has no use for.
 bool is_beside_the_point(const Gap& gap) {
@@ -131,7 +131,9 @@ private:
         with_flags = open.smaps == os::OpenOptions::Smaps::on;
         if (open.smaps != os::OpenOptions::Smaps::automatic) return source;
         const auto bytes = status.vm_rss_bytes.value_or(0) + status.vm_swap_bytes.value_or(0);
-        if (bytes > most_bytes_for_smaps && plan_.action != advice::Action::collapse) return source;
+        // Where no huge page may be, the kernel refuses each slot by itself, which takes longer.
+        const bool worth_it = plan_.apply && plan_.action == advice::Action::collapse;
+        if (bytes > most_bytes_for_smaps && !worth_it) return source;
         with_flags = true;
         open.smaps = os::OpenOptions::Smaps::on;
         return os::open_process(pid, machine_, open);

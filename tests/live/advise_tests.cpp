@@ -437,6 +437,50 @@ TEST_CASE("advise: SIGINT lets the call in flight end and prints what was done")
     CHECK(target.intact());
 }
 
+TEST_CASE("advise: --cold takes what is idle, measured now or before, and leaves what is used") {
+    if (!have_root() || !takes("pageout")) return;
+    const auto machine = with_swap(SwapOn::zram);
+    if (!machine) return;
+    const TemporaryDirectory folder;
+    const std::string file = folder.path() + "/cold.json";
+    const std::uint64_t at = free_addresses(some);
+    const Child child([&](const auto& ready) {
+        map_private(at, some);
+        ready();
+        for (;;) { // the first quarter is in use
+            volatile char sum = 0;
+            for (std::size_t i = 0; i < some / 4; i += page) sum = sum + pointer(at)[i];
+            usleep(1000);
+        }
+    });
+    const auto pid = std::to_string(child.pid());
+    char range[64];
+    std::snprintf(range, sizeof range, "%llx+%zu", static_cast<unsigned long long>(at), some);
+    const auto planned = advise({"pageout", "--cold", "2s", "-a", range, pid});
+    if (planned.process.is_null())
+        return skip("nothing here tells accesses: " + planned.outcome.err);
+    CHECK(planned.total("bytes") <= some * 3 / 4);
+    const auto measured =
+        run_pagesift({"cold", "--window", "2s", "--format", "json", "-o", file, "-a", range, pid});
+    CHECK(measured.exit_code == 0);
+    const auto long_ago =
+        advise({"pageout", "--cold", file, "--idle", "1h", "-a", range, pid, "--apply"});
+    CHECK(long_ago.total("bytes") == 0);
+    CHECK(long_ago.skipped("not_idle") == some);
+    const auto done = advise({"pageout", "--cold", file, "-a", range, pid, "--apply"});
+    CHECK(done.outcome.exit_code == 0);
+    CHECK(nearly(done.effect("moved_bytes"), some * 3 / 4));
+    CHECK(done.skipped("not_idle") >= some / 4);
+    const auto used = witness::pagemap(child.pid(), at, some / 4 / page);
+    CHECK(std::all_of(used.begin(), used.end(), witness::present));
+    CHECK(is_filled(child.pid(), at, some));
+    // Of another process it says nothing.
+    const Target other(some, map_private);
+    const auto refused = advise(on(other, "pageout", {"--cold", file, "--apply"}));
+    CHECK(refused.outcome.exit_code == 1);
+    CHECK(other.present() == some / page);
+}
+
 // --- Kept plans ----------------------------------------------------------------------------------
 
 TEST_CASE("advise: a kept plan does what it says, if all of it is still true") {
