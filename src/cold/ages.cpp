@@ -94,7 +94,9 @@ void Joiner::count(Ages& ages, const Range& range) {
         row = ages.histogram.insert(
             row, {range.state, range.kind, std::vector<std::uint64_t>(ages.steps.size(), 0)});
     const std::uint64_t bytes = range.range.size().value;
-    if (range.idle_seconds) {
+    if (range.activity == Activity::accessed) {
+        row->bytes.back() += bytes;
+    } else if (range.idle_seconds) {
         const auto step = std::find(ages.steps.begin(), ages.steps.end(), *range.idle_seconds);
         row->bytes[static_cast<std::size_t>(step - ages.steps.begin())] += bytes;
     } else {

@@ -79,10 +79,11 @@ private:
         if (!value.is_number_unsigned()) fail(std::string{key} + " is no whole number");
         return value.get<std::uint64_t>();
     }
-    double seconds(const json& value, const char* key) const {
+    /// With as many digits as are written.
+    double seconds(const json& value, const char* key, double units_a_second = 1e3) const {
         const double read = value.is_number() ? value.get<double>() : -1;
-        if (!(read >= 0) || !(read < 1e12)) fail(std::string{key} + " is no time");
-        return read;
+        if (!(read >= 0) || !(read < 1e9)) fail(std::string{key} + " is no time");
+        return std::round(read * units_a_second) / units_a_second;
     }
     Address address(const json& value) const {
         std::uint64_t read = 0;
@@ -153,7 +154,7 @@ private:
 
     void read_clear() {
         const json& clear = member(object_, "clear");
-        const auto time = [&](const char* key) { return seconds(member(clear, key), key); };
+        const auto time = [&](const char* key) { return seconds(member(clear, key), key, 1e6); };
         ages_.clear = {number(clear, "times"), time("total_seconds"), time("locked_seconds"),
                        time("longest_locked_seconds"), time("blind_seconds")};
     }

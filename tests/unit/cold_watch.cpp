@@ -75,6 +75,20 @@ TEST_CASE("cold: idle times are never rounded up") {
     CHECK(ages.ranges[0].idle_seconds == 1.999);
 }
 
+TEST_CASE("cold: in a window too short to be told from none, accessed pages are not cold") {
+    MadeUpWatch watch;
+    watch.source.map(base, at(4));
+    watch.page(at(0), "a");
+    Watch one{watch.source, watch.access, watch.options};
+    one.begin();
+    watch.clock += std::chrono::microseconds{100};
+    one.end_round(Last::yes);
+    const Ages ages = one.finish();
+    CHECK(ages.window_seconds == 0);
+    CHECK(ages.cold_bytes() == 0);
+    CHECK(ages.all_bytes() == made_up_page);
+}
+
 TEST_CASE("cold: pages of one age are one range; kinds, states and mappings part them") {
     MadeUpWatch watch;
     watch.source.map(base, at(8)).name = "first";
