@@ -85,7 +85,14 @@ double blind_share(const Measured& measured) {
     return seconds.is_number() ? seconds.get<double>() / measured.window : 0;
 }
 
-bool has_exact_source() { return lenses().back() == "exact"; }
+bool has_exact_lens() { return lenses().back() == "exact"; }
+
+/// Where there is the lens, the source of ages may be missing all the same.
+bool is_refused(const Measured& measured) {
+    if (measured.exit_code != 1) return false;
+    skip("no exact ages: " + measured.err.substr(0, measured.err.find('\n')));
+    return true;
+}
 
 /// Before the measurement: then pages that are in use are on the active list, and what is cold has
 /// begun to go.
@@ -130,8 +137,9 @@ void measure_under_pressure(const std::string& what) {
     const auto measured = measure(experiment.worker().pid(), Rounds::one, {"--source", "exact"});
     const auto taken = witness::vmstat("pswpout") - before;
     presser.reset();
-    CHECK_MESSAGE(measured.exit_code == 0, measured.err);
     experiment.finish();
+    if (is_refused(measured)) return;
+    CHECK_MESSAGE(measured.exit_code == 0, measured.err);
     const auto scores =
         judge_all(experiment.worker(), experiment.history(), measured, measured.window);
     MESSAGE(what << ": the kernel took " << taken << " pages meanwhile");
@@ -145,15 +153,16 @@ void measure_under_pressure(const std::string& what) {
 } // namespace
 
 TEST_CASE("coldness: the exact source tells what is idle, and since when, page by page") {
-    if (!have_root() || !has_exact_source()) return;
+    if (!have_root() || !has_exact_lens()) return;
     Experiment experiment(2);
     REQUIRE(experiment.ready());
     const pid_t pid = experiment.worker().pid();
     const auto once = measure(pid, Rounds::one, {"--source", "exact"});
     const auto often = measure(pid, Rounds::several, {"--source", "exact"});
+    experiment.finish();
+    if (is_refused(once)) return;
     CHECK_MESSAGE(once.exit_code == 0, once.err);
     CHECK_MESSAGE(often.exit_code == 0, often.err);
-    experiment.finish();
 
     const auto judge = [&](const Measured& measured, double least) {
         const auto scores = judge_all(experiment.worker(), experiment.history(), measured, least);
@@ -164,7 +173,9 @@ TEST_CASE("coldness: the exact source tells what is idle, and since when, page b
     };
     CHECK(judge(once, once.window).idle_but_touched == 0);
     MESSAGE("several rounds, blind for " << blind_share(often) << " of the window");
-    for (const double least : {often.window, 2 * round_seconds, round_seconds}) {
+    CHECK(often.steps.size() >= 3);
+    for (const double least : often.steps) {
+        if (least == 0) continue; // what was accessed in the last round
         const Score all = judge(often, least);
         // An access leaves no trace while the program is blind, as it says of itself; nearly all
         // of these pages are accessed at other times as well.
@@ -205,7 +216,7 @@ TEST_CASE("coldness: other sources keep to their limits") {
 }
 
 TEST_CASE("coldness: nothing that was touched is called idle under memory pressure") {
-    if (!have_root() || !has_exact_source()) return;
+    if (!have_root() || !has_exact_lens()) return;
     release_zoo();
     zoo::Machine machine;
     try {

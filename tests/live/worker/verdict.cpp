@@ -53,8 +53,7 @@ void judge_page(const History& history, const WorkerRange& range, std::uint64_t 
         ++score.unclear;
         return;
     }
-    // Rounds are not as even as the arguments ask for.
-    const bool called = idle && *idle >= least - round_seconds / 4;
+    const bool called = idle && *idle >= least;
     score.cold += cold;
     score.called_cold += called;
     score.both += cold && called;
@@ -102,6 +101,8 @@ Measured measure(pid_t pid, Rounds rounds, const std::vector<std::string>& argum
     REQUIRE(seconds.is_number());
     measured.window = seconds;
     CHECK(measured.window >= 0.9 * window);
+    for (const json& step : field(measured.process, "idle_steps_seconds"))
+        measured.steps.push_back(step);
     for (const json& range : field(measured.process, "ranges")) {
         const json idle = field(range, "idle_seconds");
         measured.ages.push_back(

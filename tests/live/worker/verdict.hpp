@@ -32,6 +32,7 @@ struct Measured {
     json process;                     ///< null: there is no answer
     std::uint64_t begin = 0, end = 0; ///< start and end of the program
     double window = 0;                ///< as the answer says, in seconds
+    std::vector<double> steps;        ///< the idle times that it tells apart, longest first
 
     struct Age {
         std::uint64_t start, end;
