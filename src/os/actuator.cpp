@@ -193,10 +193,13 @@ std::unique_ptr<Actuator> open_actuator(std::uint32_t pid, std::uint64_t start_t
 
 std::optional<bool> owns_file(std::uint32_t pid, const Mapping& mapping,
                               const OpenOptions& options) {
+    static const bool owns_all = [] {
+        const std::uint64_t enough =
+            std::uint64_t{1} << abi::CAP_FOWNER | std::uint64_t{1} << abi::CAP_DAC_OVERRIDE;
+        return (own_capabilities(own_root()) & enough) != 0;
+    }();
+    if (owns_all) return true;
     const Root root{options.root};
-    const std::uint64_t enough = std::uint64_t{1} << abi::CAP_FOWNER | std::uint64_t{1}
-                                                                           << abi::CAP_DAC_OVERRIDE;
-    if (own_capabilities(root) & enough) return true;
     const auto path = fmt::format("proc/{}/map_files/{:x}-{:x}", pid, mapping.range.start.value,
                                   mapping.range.end.value);
     struct stat file {};
