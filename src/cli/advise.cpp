@@ -131,9 +131,8 @@ private:
         with_flags = open.smaps == os::OpenOptions::Smaps::on;
         if (open.smaps != os::OpenOptions::Smaps::automatic) return source;
         const auto bytes = status.vm_rss_bytes.value_or(0) + status.vm_swap_bytes.value_or(0);
-        // Where no huge page may be, the kernel refuses each slot by itself, which takes longer.
-        const bool worth_it = plan_.apply && plan_.action == advice::Action::collapse;
-        if (bytes > most_bytes_for_smaps && !worth_it) return source;
+        // Whoever acts takes longer than that, and is to know all that there is to be known.
+        if (bytes > most_bytes_for_smaps && !plan_.apply) return source;
         with_flags = true;
         open.smaps = os::OpenOptions::Smaps::on;
         return os::open_process(pid, machine_, open);
