@@ -68,8 +68,19 @@ Score sum_of(const Scores& scores, const std::string& heat) {
     return sum;
 }
 
+/// Whether accesses can be told from those before and after the window: not if the program took
+/// much longer than that.
+bool is_telling(const Measured& measured) {
+    const auto surely_within =
+        static_cast<double>(measured.earliest_end()) - static_cast<double>(measured.latest_begin());
+    if (surely_within > 0.5e9 * measured.window) return true;
+    skip("an emulated machine");
+    return false;
+}
+
 /// There were enough accesses for a wrong answer to show.
-void check_that_it_can_fail(const Scores& scores) {
+void check_that_it_can_fail(const Measured& measured, const Scores& scores) {
+    if (!is_telling(measured)) return;
     CHECK(sum_of(scores, " hot").touched > 500);
     CHECK(sum_of(scores, " warm").touched > 500);
     CHECK(sum_of(scores, " tight").touched > 0);
@@ -144,8 +155,10 @@ void measure_under_pressure(const std::string& what) {
         judge_all(experiment.worker(), experiment.history(), measured, measured.window);
     MESSAGE(what << ": the kernel took " << taken << " pages meanwhile");
     CHECK(taken > 100);
-    CHECK(sum_of(scores, " hot").touched > 500);
-    CHECK(sum_of(scores, " warm").touched > 500);
+    if (is_telling(measured)) {
+        CHECK(sum_of(scores, " hot").touched > 500);
+        CHECK(sum_of(scores, " warm").touched > 500);
+    }
     CHECK(scores.at("all").idle_but_touched == 0);
     CHECK(scores.at("all").unknown > 0);
 }
@@ -166,7 +179,7 @@ TEST_CASE("coldness: the exact source tells what is idle, and since when, page b
 
     const auto judge = [&](const Measured& measured, double least) {
         const auto scores = judge_all(experiment.worker(), experiment.history(), measured, least);
-        check_that_it_can_fail(scores);
+        check_that_it_can_fail(measured, scores);
         CHECK(scores.at("all").precision() >= 0.99);
         CHECK(scores.at("all").recall() >= 0.99);
         return scores.at("all");
@@ -205,7 +218,7 @@ TEST_CASE("coldness: other sources keep to their limits") {
         MESSAGE("the source is " << sources[i]);
         const auto scores =
             judge_all(experiment.worker(), experiment.history(), answer, answer.window);
-        check_that_it_can_fail(scores);
+        check_that_it_can_fail(answer, scores);
         // One of them sees writes alone.
         CHECK((sources[i] == "soft-dirty" ? scores.at("all").idle_but_written
                                           : scores.at("all").idle_but_touched) == 0);
