@@ -334,27 +334,27 @@ void render_summary(const Screen& screen, const Census& census) {
 
 void render_footer(const Screen& screen, const Census& census) { render_gaps(screen, census.gaps); }
 
-void render_gaps(const Screen& screen, std::span<const Gap> all) {
+void render_gaps(const Screen& screen, std::span<const Gap> gaps) {
     constexpr std::size_t most = 6;
-    std::vector<std::pair<const Gap*, std::size_t>> gaps;
-    for (const Gap& gap : all) {
-        const auto same = std::find_if(gaps.begin(), gaps.end(), [&](const auto& known) {
+    std::vector<std::pair<const Gap*, std::size_t>> different;
+    for (const Gap& gap : gaps) {
+        const auto same = std::find_if(different.begin(), different.end(), [&](const auto& known) {
             return known.first->source == gap.source && known.first->reason == gap.reason &&
                    known.first->remedy == gap.remedy;
         });
-        if (same == gaps.end())
-            gaps.emplace_back(&gap, 1);
+        if (same == different.end())
+            different.emplace_back(&gap, 1);
         else
             ++same->second;
     }
-    if (gaps.empty()) return;
+    if (different.empty()) return;
     screen.line();
-    for (std::size_t i = 0; i < gaps.size(); ++i) {
+    for (std::size_t i = 0; i < different.size(); ++i) {
         if (i == most && !screen.options.verbose) {
-            screen.line(fmt::format("? {} more; --verbose shows all", gaps.size() - most));
+            screen.line(fmt::format("? {} more; --verbose shows all", different.size() - most));
             break;
         }
-        const auto& [gap, count] = gaps[i];
+        const auto& [gap, count] = different[i];
         std::string text =
             fmt::format("? {}: {}", escape_text(gap->source), escape_text(gap->reason));
         if (count > 1) text += fmt::format(" ({} ranges)", count);
