@@ -242,16 +242,33 @@ TEST_CASE("cold: pages in the TLB all the time are never called idle") {
         memset(memory, 1, hot * page_bytes());
         log->start = reinterpret_cast<std::uintptr_t>(memory);
         ready();
-        while (true)
+        // A processor that is taken away touches nothing: each pause is written down.
+        for (double last = unix_now();;) {
             for (std::size_t i = 0; i < hot; ++i) touch(memory + i * page_bytes());
+            const double now = unix_now();
+            const std::size_t index = log->count;
+            if (now - last > 0.002 && index < Log::most) {
+                log->accesses[index] = {last, now, 0};
+                log->count = index + 1;
+            }
+            last = now;
+        }
     }};
+    const auto paused = [&](const json& process, const json& page) {
+        const double end = process["sighted_unix_milliseconds"].get<double>() / 1000;
+        const double start = end - page["idle_seconds"].get<double>();
+        for (std::size_t i = 0; i < log->count; ++i)
+            if (log->accesses[i].before <= start + 0.003 && log->accesses[i].after >= end - 0.003)
+                return true;
+        return false;
+    };
     // Short windows: in long ones other programs take the processor, and with it the TLB.
     for (int i = 0; i < 30; ++i) {
         const json all =
             cold({"--source", "exact", "--window", "10ms", "--interval", "10ms"}, {worker.pid()});
         REQUIRE(all.size() == 1);
         for (const json& page : pages_of(all[0], log->start, hot * page_bytes()))
-            CHECK_MESSAGE(field(page, "activity") != "idle", page.dump());
+            CHECK_MESSAGE((field(page, "activity") != "idle" || paused(all[0], page)), page.dump());
     }
 }
 
