@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT
+#include "os/remote_checks.hpp"
+
+#include "os/remote_arch.hpp"
+#include "pagesift/procfs.hpp"
+
+#include <cerrno>
+#include <charconv>
+#include <fmt/format.h>
+#include <linux/kcmp.h>
+#include <optional>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace pagesift::os {
+
+namespace {
+
+std::optional<std::uint32_t> parse_pid(const std::string& text) {
+    std::uint32_t pid = 0;
+    const auto* end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data(), end, pid);
+    return parsed.ec == std::errc{} && parsed.ptr == end ? std::optional{pid} : std::nullopt;
+}
+
+std::optional<procfs::Stat> read_stat(const Root& root, std::uint64_t pid) {
+    const auto text = root.read_text(fmt::format("proc/{}/stat", pid));
+    return text.error == 0 ? procfs::parse_stat(text.text) : std::nullopt;
+}
+
+/// '?': cannot be read.
+char state_of(const Root& root, pid_t thread) {
+    const auto stat = read_stat(root, static_cast<std::uint64_t>(thread));
+    return stat ? stat->state : '?';
+}
+
+/// The number behind "Key:" in a status text.
+std::optional<std::uint32_t> status_number(const std::string& status, const std::string& key) {
+    const auto at = status.find('\n' + key + ":\t");
+    if (at == std::string::npos) return {};
+    const auto begin = at + key.size() + 3;
+    return parse_pid(status.substr(begin, status.find_first_of(" \t\n", begin) - begin));
+}
+
+Error refused(std::uint32_t pid, const std::string& reason, const std::string& hint = {}) {
+    return {ErrorKind::unsupported, fmt::format("process {}", pid), 0, hint, reason};
+}
+
+void check_relation(const Root& root, std::uint32_t pid) {
+    if (pid == 1) throw refused(pid, "is init");
+    const auto own = static_cast<std::uint32_t>(::getpid());
+    if (pid == own) throw refused(pid, "is pagesift itself");
+    for (std::uint32_t at = own; at > 1;) {
+        const auto stat = read_stat(root, at);
+        if (!stat) return;
+        at = stat->parent;
+        if (at == pid) throw refused(pid, "is a process that started pagesift");
+    }
+}
+
+void check_thread(const Root& root, std::uint32_t pid, pid_t thread) {
+    const auto text = root.read_text(fmt::format("proc/{}/task/{}/status", pid, thread));
+    if (text.error == ENOENT || text.error == ESRCH) return; // has ended
+    if (text.error != 0)
+        throw Error{ErrorKind::denied, fmt::format("thread {}", thread), text.error};
+    const auto status = procfs::parse_status(text.text);
+    if (status.tracer.value_or(0) != 0)
+        throw refused(pid, fmt::format("is traced by process {}", *status.tracer),
+                      "a process has one tracer at a time");
+    if (status.state == 'T') throw refused(pid, "is stopped by a signal", "SIGCONT lets it go on");
+    // A filter could kill the thread for the calls that it must make on its way home.
+    if (status_number(text.text, "Seccomp").value_or(0) != 0)
+        throw refused(pid, "is under seccomp, which could end it for the calls it has to make");
+}
+
+} // namespace
+
+bool is_process(const Root& root, std::uint32_t pid, std::uint64_t start_time) {
+    const auto stat = read_stat(root, pid);
+    return stat && stat->start_time == start_time;
+}
+
+void check_target(const Root& root, std::uint32_t pid, std::uint64_t start_time) {
+    if (!root.live()) throw refused(pid, "is not of the machine that pagesift runs on");
+    if (const char* reason = arch::refusal()) throw refused(pid, reason);
+    const auto stat = read_stat(root, pid);
+    if (!stat || stat->start_time != start_time)
+        throw Error{ErrorKind::gone, fmt::format("process {}", pid), ESRCH};
+    if (stat->kernel_thread()) throw refused(pid, "is a kernel thread");
+    if (!stat->may_have_memory()) throw refused(pid, "has no memory: it has ended");
+    check_relation(root, pid);
+    const auto own_space = root.read_link("proc/self/ns/user");
+    const auto its_space = root.read_link(fmt::format("proc/{}/ns/user", pid));
+    if (its_space.empty())
+        throw Error{ErrorKind::denied, fmt::format("process {}", pid), EACCES,
+                    "needs the target's uid or CAP_SYS_PTRACE"};
+    if (own_space != its_space) throw refused(pid, "is in another user namespace");
+    for (const pid_t thread : list_threads(root, pid)) check_thread(root, pid, thread);
+}
+
+std::vector<pid_t> list_threads(const Root& root, std::uint32_t pid) {
+    std::vector<pid_t> threads;
+    for (const auto& name : root.list(fmt::format("proc/{}/task", pid)))
+        if (const auto thread = parse_pid(name)) threads.push_back(static_cast<pid_t>(*thread));
+    return threads;
+}
+
+pid_t choose_thread(const Root& root, std::uint32_t pid) {
+    pid_t running = 0;
+    for (const pid_t thread : list_threads(root, pid)) {
+        const char state = state_of(root, thread);
+        if (state == 'S') return thread;
+        if (state == 'R' && running == 0) running = thread;
+    }
+    if (running != 0) return running;
+    throw Error{ErrorKind::failed, fmt::format("process {}", pid), 0, "try again later",
+                "no thread of it can be stopped"};
+}
+
+bool has_ended(const Root& root, pid_t thread) {
+    const char state = state_of(root, thread);
+    return state == 'Z' || state == 'X' || state == '?';
+}
+
+bool stands_still(const Root& root, pid_t thread) {
+    return state_of(root, thread) == 't' || has_ended(root, thread);
+}
+
+namespace {
+
+/// Tells two address spaces apart by their size, which anyone may read. A target that runs may
+/// change it meanwhile, so it is read twice.
+bool differs_in_size(const Root& root, std::uint32_t target, std::uint32_t other) {
+    for (int tries = 0; tries < 3; ++tries) {
+        const auto before = read_stat(root, target);
+        const auto its = read_stat(root, other);
+        const auto after = read_stat(root, target);
+        if (!its) return true; // it has ended
+        if (before && after && before->vm_size_bytes == after->vm_size_bytes)
+            return its->vm_size_bytes != after->vm_size_bytes;
+    }
+    return false;
+}
+
+} // namespace
+
+void Sharers::compare_new(std::uint32_t target, pid_t puppet) {
+    for (const auto& name : root_.list("proc")) {
+        const auto pid = parse_pid(name);
+        if (!pid || *pid == static_cast<std::uint32_t>(puppet) || !seen_.insert(*pid).second)
+            continue;
+        const long order = ::syscall(SYS_kcmp, target, *pid, KCMP_VM, 0, 0);
+        if (order == 0) sharers_.insert(*pid);
+        if (order >= 0 || errno == ESRCH) continue;
+        const int error = errno;
+        if (error == EPERM && differs_in_size(root_, target, *pid)) continue;
+        if (error == ENOSYS || error == EOPNOTSUPP)
+            throw refused(target, "may share its memory with others: this kernel cannot tell",
+                          "needs CONFIG_KCMP");
+        throw Error{ErrorKind::denied, fmt::format("process {}", *pid), error,
+                    "needs CAP_SYS_PTRACE", "may share the target's memory and cannot be compared"};
+    }
+}
+
+void Sharers::look(std::uint32_t target) {
+    seen_ = {target};
+    sharers_ = {target};
+    compare_new(target, 0);
+}
+
+std::vector<std::uint32_t> Sharers::look_again(std::uint32_t target, pid_t puppet) {
+    compare_new(target, puppet);
+    std::vector<std::uint32_t> processes{target};
+    for (const std::uint32_t pid : sharers_)
+        if (pid != target) processes.push_back(pid);
+    return processes;
+}
+
+} // namespace pagesift::os

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+#include "os/remote_puppet.hpp"
+
+#include "pagesift/abi.hpp"
+#include "pagesift/remote.hpp"
+
+#include <cerrno>
+#include <csignal>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace pagesift::os {
+
+Puppet::Puppet(Tracer& tracer, const Root& root, pid_t child, std::uint64_t call_address,
+               Clock::time_point began)
+    : tracer_(tracer),
+      root_(root),
+      pid_(child),
+      call_address_(call_address),
+      began_(began),
+      base_(tracer.registers(child)) {}
+
+std::int64_t Puppet::call(long number, const std::array<std::uint64_t, 4>& arguments) {
+    tracer_.set_registers(pid_, arch::system_call(base_, call_address_, number, arguments),
+                          "call prepared");
+    while (true) {
+        tracer_.single_step(pid_);
+        tracer_.wait(pid_);
+        // Still there: it was a signal that stopped it, before the call.
+        const auto after = tracer_.registers(pid_);
+        if (arch::instruction(after) != call_address_) return arch::result(after);
+    }
+}
+
+bool Puppet::hold(pid_t thread) {
+    const auto id = static_cast<std::uint64_t>(thread);
+    std::int64_t result = call(SYS_ptrace, {PTRACE_SEIZE, id, 0, 0});
+    if (result == 0) result = call(SYS_ptrace, {PTRACE_INTERRUPT, id, 0, 0});
+    if (result == 0) return true;
+    if (result == -ESRCH || has_ended(root_, thread)) return false;
+    throw Error{ErrorKind::denied, fmt::format("thread {}", thread), static_cast<int>(-result),
+                "the target's own child must be let trace it: the target may be traced already, "
+                "not dumpable (prctl PR_SET_DUMPABLE), or under a security module (kernel.yama."
+                "ptrace_scope, AppArmor)",
+                fmt::format("cannot be stopped by a child of its process ({})",
+                            errno_name(static_cast<int>(-result)))};
+}
+
+void Puppet::wait_until_still(const std::vector<pid_t>& threads) const {
+    const auto end = tracer_.deadline();
+    for (const pid_t thread : threads)
+        for (Patience patience; !stands_still(root_, thread); patience.pause())
+            if (Clock::now() > end)
+                throw Error{ErrorKind::failed, fmt::format("thread {}", thread), 0,
+                            "try again later: it sleeps where nothing wakes it",
+                            "did not stop in time"};
+}
+
+bool Puppet::hold_new(std::uint32_t process) {
+    std::vector<pid_t> fresh;
+    for (const pid_t thread : list_threads(root_, process))
+        if (held_.count(thread) == 0 && hold(thread)) {
+            held_.insert(thread);
+            fresh.push_back(thread);
+        }
+    wait_until_still(fresh);
+    return !fresh.empty();
+}
+
+void Puppet::hold_all(std::uint32_t target, pid_t parent, Sharers& sharers) {
+    held_ = {parent};
+    for (bool found = true; found;) {
+        found = false;
+        // One process after the other, the target first: a thread of it that waits in vfork(2)
+        // stands still only when its child, which shares the memory until then, has called
+        // execve(2).
+        for (const std::uint32_t process : sharers.look_again(target, pid_))
+            while (hold_new(process)) found = true;
+    }
+}
+
+void Puppet::end() {
+    ::kill(pid_, SIGKILL);
+    tracer_.step("child killed");
+    tracer_.wait_for_end(pid_);
+}
+
+const Fd& Puppet::page_map() {
+    if (!page_map_) page_map_ = root_.open(fmt::format("proc/{}/pagemap", pid_), O_RDONLY).fd;
+    return page_map_;
+}
+
+// What the work sees ------------------------------------------------------------------------------
+
+std::uint32_t StoppedProcess::witness() const { return static_cast<std::uint32_t>(puppet_.pid()); }
+
+bool StoppedProcess::is_empty(AddressRange range) {
+    const auto page = static_cast<std::uint64_t>(::getpagesize());
+    if (range.empty() || range.start.value % page != 0 || range.end.value % page != 0) return false;
+    std::array<std::uint64_t, 512> words;
+    for (std::uint64_t at = range.start.value / page; at < range.end.value / page;) {
+        const std::span<std::uint64_t> part{
+            words.data(), static_cast<std::size_t>(
+                              std::min<std::uint64_t>(words.size(), range.end.value / page - at))};
+        const auto got = read_words(puppet_.page_map().get(), at, part);
+        if (got != static_cast<std::int64_t>(part.size())) return false;
+        for (const std::uint64_t word : part)
+            if ((word & ~abi::PM_SOFT_DIRTY) != 0) return false;
+        at += part.size();
+    }
+    return true;
+}
+
+int StoppedProcess::advise(AddressRange range, int advice) {
+    const auto result = puppet_.call(SYS_madvise, {range.start.value, range.size().value,
+                                                   static_cast<std::uint64_t>(advice), 0});
+    return result < 0 ? static_cast<int>(-result) : 0;
+}
+
+std::chrono::nanoseconds StoppedProcess::elapsed() const {
+    return Puppet::Clock::now() - puppet_.began();
+}
+
+} // namespace pagesift::os
