@@ -4,6 +4,7 @@
 #include "os/remote_parent.hpp"
 #include "os/remote_puppet.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <ctime>
@@ -130,10 +131,13 @@ StopReport RemoteTarget::with_all_stopped(const std::function<void(StoppedProces
                                           const StopOptions& options) {
     const Files& files = *files_;
     check_target(files.root, files.pid, files.start_time);
-    Sharers sharers{files.root};
-    sharers.look(files.pid);
+    const auto threads = list_threads(files.root, files.pid);
     const pid_t thread = options.thread != 0 ? static_cast<pid_t>(options.thread)
                                              : choose_thread(files.root, files.pid);
+    if (std::find(threads.begin(), threads.end(), thread) == threads.end())
+        throw Error{ErrorKind::gone, fmt::format("thread {}", thread), ESRCH};
+    Sharers sharers{files.root};
+    sharers.look(files.pid, thread);
     StopReport report;
     std::exception_ptr failure;
     const SignalsBlocked blocked;

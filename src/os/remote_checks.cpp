@@ -4,10 +4,14 @@
 #include "os/remote_arch.hpp"
 #include "pagesift/procfs.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <dirent.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/kcmp.h>
+#include <memory>
 #include <optional>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -28,10 +32,30 @@ std::optional<procfs::Stat> read_stat(const Root& root, std::uint64_t pid) {
     return text.error == 0 ? procfs::parse_stat(text.text) : std::nullopt;
 }
 
-/// '?': cannot be read.
+/// 'X': it is gone. '?': not known, for want of descriptors, say.
 char state_of(const Root& root, pid_t thread) {
-    const auto stat = read_stat(root, static_cast<std::uint64_t>(thread));
+    const auto text = root.read_text(fmt::format("proc/{}/stat", thread));
+    if (text.error == ENOENT || text.error == ESRCH) return 'X';
+    const auto stat = text.error == 0 ? procfs::parse_stat(text.text) : std::nullopt;
     return stat ? stat->state : '?';
+}
+
+/// Names in a folder of /proc that are numbers. Root::list will not do: what cannot be listed is
+/// not empty here. Empty if the folder is gone.
+std::vector<std::uint32_t> list_numbers(const Root& root, const std::string& path) {
+    auto folder = root.open(path, O_RDONLY | O_DIRECTORY);
+    if (folder.error == ENOENT || folder.error == ESRCH) return {};
+    const std::unique_ptr<DIR, int (*)(DIR*)> stream{
+        folder.fd ? ::fdopendir(::dup(folder.fd.get())) : nullptr, ::closedir};
+    std::vector<std::uint32_t> numbers;
+    while (stream) {
+        errno = 0;
+        const dirent* entry = ::readdir(stream.get());
+        if (entry == nullptr && (errno == 0 || errno == ENOENT)) return numbers;
+        if (entry == nullptr) break;
+        if (const auto number = parse_pid(entry->d_name)) numbers.push_back(*number);
+    }
+    throw Error{ErrorKind::failed, path, folder.fd ? errno : folder.error};
 }
 
 /// The number behind "Key:" in a status text.
@@ -100,17 +124,25 @@ void check_target(const Root& root, std::uint32_t pid, std::uint64_t start_time)
 
 std::vector<pid_t> list_threads(const Root& root, std::uint32_t pid) {
     std::vector<pid_t> threads;
-    for (const auto& name : root.list(fmt::format("proc/{}/task", pid)))
-        if (const auto thread = parse_pid(name)) threads.push_back(static_cast<pid_t>(*thread));
+    for (const auto number : list_numbers(root, fmt::format("proc/{}/task", pid)))
+        threads.push_back(static_cast<pid_t>(number));
     return threads;
 }
 
+std::uint64_t count_threads(const Root& root, std::uint32_t pid) {
+    const auto stat = read_stat(root, pid);
+    return stat ? stat->threads : 0;
+}
+
 pid_t choose_thread(const Root& root, std::uint32_t pid) {
+    // PF_IO_WORKER, PF_USER_WORKER (linux/sched.h): such a thread has no user code to come home to.
+    static constexpr std::uint32_t works_for_kernel = 0x10 | 0x4000;
     pid_t running = 0;
     for (const pid_t thread : list_threads(root, pid)) {
-        const char state = state_of(root, thread);
-        if (state == 'S') return thread;
-        if (state == 'R' && running == 0) running = thread;
+        const auto stat = read_stat(root, static_cast<std::uint64_t>(thread));
+        if (!stat || (stat->flags & works_for_kernel) != 0) continue;
+        if (stat->state == 'S') return thread;
+        if (stat->state == 'R' && running == 0) running = thread;
     }
     if (running != 0) return running;
     throw Error{ErrorKind::failed, fmt::format("process {}", pid), 0, "try again later",
@@ -119,7 +151,7 @@ pid_t choose_thread(const Root& root, std::uint32_t pid) {
 
 bool has_ended(const Root& root, pid_t thread) {
     const char state = state_of(root, thread);
-    return state == 'Z' || state == 'X' || state == '?';
+    return state == 'Z' || state == 'X';
 }
 
 bool stands_still(const Root& root, pid_t thread) {
@@ -130,11 +162,11 @@ namespace {
 
 /// Tells two address spaces apart by their size, which anyone may read. A target that runs may
 /// change it meanwhile, so it is read twice.
-bool differs_in_size(const Root& root, std::uint32_t target, std::uint32_t other) {
+bool differs_in_size(const Root& root, pid_t target, std::uint32_t other) {
     for (int tries = 0; tries < 3; ++tries) {
-        const auto before = read_stat(root, target);
+        const auto before = read_stat(root, static_cast<std::uint64_t>(target));
         const auto its = read_stat(root, other);
-        const auto after = read_stat(root, target);
+        const auto after = read_stat(root, static_cast<std::uint64_t>(target));
         if (!its) return true; // it has ended
         if (before && after && before->vm_size_bytes == after->vm_size_bytes)
             return its->vm_size_bytes != after->vm_size_bytes;
@@ -142,37 +174,53 @@ bool differs_in_size(const Root& root, std::uint32_t target, std::uint32_t other
     return false;
 }
 
+/// As kcmp(2) answers: 0 for the same memory; -errno.
+long compare_memory(pid_t target, pid_t other) {
+    const long order = ::syscall(SYS_kcmp, target, other, KCMP_VM, 0, 0);
+    return order < 0 ? -errno : order;
+}
+
 } // namespace
 
-void Sharers::compare_new(std::uint32_t target, pid_t puppet) {
-    for (const auto& name : root_.list("proc")) {
-        const auto pid = parse_pid(name);
-        if (!pid || *pid == static_cast<std::uint32_t>(puppet) || !seen_.insert(*pid).second)
-            continue;
-        const long order = ::syscall(SYS_kcmp, target, *pid, KCMP_VM, 0, 0);
-        if (order == 0) sharers_.insert(*pid);
-        if (order >= 0 || errno == ESRCH) continue;
-        const int error = errno;
-        if (error == EPERM && differs_in_size(root_, target, *pid)) continue;
-        if (error == ENOSYS || error == EOPNOTSUPP)
-            throw refused(target, "may share its memory with others: this kernel cannot tell",
-                          "needs CONFIG_KCMP");
-        throw Error{ErrorKind::denied, fmt::format("process {}", *pid), error,
+bool Sharers::shares(std::uint32_t process) const {
+    const long order = compare_memory(target_, static_cast<pid_t>(process));
+    if (order == 0) return true;
+    if (order == -ESRCH) return false;
+    if (order == -ENOSYS || order == -EOPNOTSUPP)
+        throw refused(process, "may share the target's memory: this kernel cannot tell",
+                      "needs CONFIG_KCMP");
+    if (order == -EPERM && differs_in_size(root_, target_, process)) return false;
+    if (order < 0)
+        throw Error{ErrorKind::denied, fmt::format("process {}", process), static_cast<int>(-order),
                     "needs CAP_SYS_PTRACE", "may share the target's memory and cannot be compared"};
-    }
+    // A first thread that has ended has no memory, but others of its process may have.
+    if (state_of(root_, static_cast<pid_t>(process)) != 'Z') return false;
+    for (const pid_t thread : list_threads(root_, process))
+        if (compare_memory(target_, thread) == 0) return true;
+    return false;
 }
 
-void Sharers::look(std::uint32_t target) {
-    seen_ = {target};
-    sharers_ = {target};
-    compare_new(target, 0);
+void Sharers::look_at_new(std::uint32_t process, pid_t puppet) {
+    const auto all = list_numbers(root_, "proc");
+    for (const std::uint32_t pid : all)
+        if (pid != static_cast<std::uint32_t>(puppet) && seen_.insert(pid).second && shares(pid))
+            sharers_.insert(pid);
+    if (std::find(all.begin(), all.end(), process) == all.end())
+        throw Error{ErrorKind::gone, fmt::format("process {}", process), ESRCH};
 }
 
-std::vector<std::uint32_t> Sharers::look_again(std::uint32_t target, pid_t puppet) {
-    compare_new(target, puppet);
-    std::vector<std::uint32_t> processes{target};
+void Sharers::look(std::uint32_t process, pid_t thread) {
+    target_ = thread;
+    seen_ = {process};
+    sharers_ = {process};
+    look_at_new(process, 0);
+}
+
+std::vector<std::uint32_t> Sharers::look_again(std::uint32_t process, pid_t puppet) {
+    look_at_new(process, puppet);
+    std::vector<std::uint32_t> processes{process};
     for (const std::uint32_t pid : sharers_)
-        if (pid != target) processes.push_back(pid);
+        if (pid != process) processes.push_back(pid);
     return processes;
 }
 

@@ -60,14 +60,24 @@ void Puppet::wait_until_still(const std::vector<pid_t>& threads) const {
 }
 
 bool Puppet::hold_new(std::uint32_t process) {
-    std::vector<pid_t> fresh;
-    for (const pid_t thread : list_threads(root_, process))
-        if (held_.count(thread) == 0 && hold(thread)) {
-            held_.insert(thread);
-            fresh.push_back(thread);
-        }
-    wait_until_still(fresh);
-    return !fresh.empty();
+    bool found = false;
+    const auto end = tracer_.deadline();
+    for (Patience patience;; patience.pause()) {
+        std::vector<pid_t> fresh;
+        const auto threads = list_threads(root_, process);
+        for (const pid_t thread : threads)
+            if (held_.count(thread) == 0 && hold(thread)) {
+                held_.insert(thread);
+                fresh.push_back(thread);
+            }
+        wait_until_still(fresh);
+        found = found || !fresh.empty();
+        // The list may be short; who is not in it is counted nevertheless.
+        if (fresh.empty() && threads.size() >= count_threads(root_, process)) return found;
+        if (Clock::now() > end)
+            throw Error{ErrorKind::failed, fmt::format("process {}", process), 0, "try again",
+                        "makes threads without end"};
+    }
 }
 
 void Puppet::hold_all(std::uint32_t target, pid_t parent, Sharers& sharers) {
@@ -78,7 +88,7 @@ void Puppet::hold_all(std::uint32_t target, pid_t parent, Sharers& sharers) {
         // stands still only when its child, which shares the memory until then, has called
         // execve(2).
         for (const std::uint32_t process : sharers.look_again(target, pid_))
-            while (hold_new(process)) found = true;
+            found = hold_new(process) || found;
     }
 }
 

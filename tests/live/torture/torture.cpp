@@ -139,8 +139,10 @@ void reclaim_slots(os::StoppedProcess& stopped, const VictimReport& report) {
         options.thread = static_cast<std::uint32_t>(plan.thread);
         options.after_step = [&](std::string_view) { counter.count(); };
         (void)!::write(ready, "r", 1);
-        target.with_all_stopped(
+        const auto stop = target.with_all_stopped(
             [&](os::StoppedProcess& stopped) { reclaim_slots(stopped, report); }, options);
+        const auto text = std::to_string(stop.stopped.count());
+        (void)!::write(words, text.data(), text.size());
         _exit(0);
     } catch (const std::exception& error) {
         reason = error.what();
@@ -197,6 +199,7 @@ ToolEnd run_tool(const Victim& victim, const ToolPlan& plan) {
         end.kind = ToolEnd::Kind::killed;
     else if (WEXITSTATUS(status) != 0)
         end.kind = ToolEnd::Kind::refused;
+    if (end.kind == ToolEnd::Kind::done) end.stopped = std::strtod(end.reason.c_str(), nullptr) * 1e-9;
     if (end.kind == ToolEnd::Kind::refused && end.reason.empty())
         end.reason = "exit " + std::to_string(WEXITSTATUS(status));
     return end;
@@ -272,6 +275,11 @@ public:
         const auto trouble = victim_->trouble();
         if (!trouble.empty()) ++toll_.deaths[trouble];
         absorb();
+        std::sort(stops_.begin(), stops_.end());
+        if (!stops_.empty()) {
+            toll_.median_stop = stops_[stops_.size() / 2];
+            toll_.longest_stop = stops_.back();
+        }
         return toll_;
     }
 
@@ -282,7 +290,7 @@ private:
         case ToolEnd::Kind::killed: ++toll_.killed; break;
         case ToolEnd::Kind::done:
             ++toll_.done;
-            toll_.longest_stop = std::max(toll_.longest_stop, end.seconds);
+            stops_.push_back(end.stopped);
             break;
         case ToolEnd::Kind::refused: ++toll_.refused[without_numbers(end.reason)]; break;
         case ToolEnd::Kind::hung: ++toll_.deaths["the tool hung"]; break;
@@ -307,6 +315,7 @@ private:
     std::uint64_t random_;
     std::unique_ptr<Victim> victim_;
     Toll toll_;
+    std::vector<double> stops_;
 };
 
 } // namespace
@@ -320,7 +329,8 @@ std::string Toll::text() const {
     for (const auto& [death, times] : deaths) out << " [" << times << " x " << death << "]";
     for (const auto& [what, times] : wrong) out << " [" << times << " x wrong: " << what << "]";
     out << ", EINTR " << interrupted << ", writes lost " << lost << ", children left "
-        << left_children << ", rseq aborts " << rseq_aborts << ", longest run "
+        << left_children << ", rseq aborts " << rseq_aborts << ", stops of "
+        << static_cast<int>(median_stop * 1e6) << " us (median) to "
         << static_cast<int>(longest_stop * 1e6) << " us";
     return out.str();
 }

@@ -55,6 +55,7 @@ struct ToolEnd {
     enum class Kind { done, killed, refused, hung } kind = Kind::done;
     std::string reason; ///< why refused
     double seconds = 0; ///< from the first effect
+    double stopped = 0; ///< seconds, as the program itself measured
 };
 
 /// Runs the calls in a process of their own: MADV_DONTNEED of every slot that is empty.
@@ -71,7 +72,7 @@ struct Toll {
     std::map<std::string, int> deaths;  ///< of victims, and threads that went on no more
     std::map<std::string, std::uint64_t> wrong;
     std::uint64_t interrupted = 0, lost = 0, left_children = 0, rseq_aborts = 0;
-    double longest_stop = 0;
+    double median_stop = 0, longest_stop = 0; ///< seconds
     std::string text() const;
     bool harmless() const {
         return deaths.empty() && wrong.empty() && interrupted == 0 && lost == 0 &&
