@@ -160,16 +160,17 @@ bool stands_still(const Root& root, pid_t thread) {
 
 namespace {
 
-/// Tells two address spaces apart by their size, which anyone may read. A target that runs may
-/// change it meanwhile, so it is read twice.
+/// Tells two address spaces apart by their sizes, which anyone may read. A target that runs may
+/// change them meanwhile, so they are read twice.
 bool differs_in_size(const Root& root, pid_t target, std::uint32_t other) {
-    for (int tries = 0; tries < 3; ++tries) {
+    for (int tries = 0; tries < 10; ++tries) {
         const auto before = read_stat(root, static_cast<std::uint64_t>(target));
         const auto its = read_stat(root, other);
         const auto after = read_stat(root, static_cast<std::uint64_t>(target));
         if (!its) return true; // it has ended
-        if (before && after && before->vm_size_bytes == after->vm_size_bytes)
-            return its->vm_size_bytes != after->vm_size_bytes;
+        if (before && after && before->vm_size_bytes == after->vm_size_bytes &&
+            before->rss_pages == after->rss_pages)
+            return its->vm_size_bytes != after->vm_size_bytes || its->rss_pages != after->rss_pages;
     }
     return false;
 }

@@ -199,7 +199,8 @@ ToolEnd run_tool(const Victim& victim, const ToolPlan& plan) {
         end.kind = ToolEnd::Kind::killed;
     else if (WEXITSTATUS(status) != 0)
         end.kind = ToolEnd::Kind::refused;
-    if (end.kind == ToolEnd::Kind::done) end.stopped = std::strtod(end.reason.c_str(), nullptr) * 1e-9;
+    if (end.kind == ToolEnd::Kind::done)
+        end.stopped = std::strtod(end.reason.c_str(), nullptr) * 1e-9;
     if (end.kind == ToolEnd::Kind::refused && end.reason.empty())
         end.reason = "exit " + std::to_string(WEXITSTATUS(status));
     return end;
