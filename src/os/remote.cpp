@@ -99,7 +99,7 @@ StopReport RemoteTarget::Files::stop(const std::function<void(StoppedProcess&)>&
         throw Error{ErrorKind::gone, fmt::format("process {}", pid), ESRCH};
     }
     const pid_t child = parent.make_child();
-    Puppet puppet{tracer, root, child, parent.call_address(), began};
+    Puppet puppet{tracer, root, child, parent, began};
     std::exception_ptr failure;
     try {
         puppet.hold_all(pid, thread, sharers);

@@ -73,9 +73,47 @@ detour_end:
         .popsection
 )");
 
+// The errand. x19: the place in the list; x20: its end.
+asm(R"(
+        .pushsection .rodata
+        .balign 8
+errand_begin:
+errand_seize:
+        cmp     x19, x20
+        b.eq    errand_trap
+        mov     x0, #0x4206                     // ptrace(PTRACE_SEIZE, thread, 0, 0)
+        ldr     w1, [x19]
+        mov     x2, #0
+        mov     x3, #0
+        mov     x8, #117
+        svc     #0
+        cbnz    x0, errand_trap
+        mov     x0, #0x4207                     // ptrace(PTRACE_INTERRUPT, thread, 0, 0)
+        svc     #0
+        cbnz    x0, errand_trap
+        add     x19, x19, #4
+        b       errand_seize
+errand_wait:
+        cmp     x19, x20
+        b.eq    errand_trap
+        ldr     w0, [x19]                       // wait4(thread, NULL, __WALL, NULL)
+        mov     x1, #0
+        mov     x2, #0x40000000
+        mov     x3, #0
+        mov     x8, #260
+        svc     #0
+        add     x19, x19, #4
+        b       errand_wait
+errand_trap:
+        brk     #0
+errand_end:
+        .popsection
+)");
+
 extern "C" {
 extern const std::uint8_t detour_begin[], detour_masked[], detour_call[], detour_cloned[],
     detour_reaped[], detour_words[], detour_end[];
+extern const std::uint8_t errand_begin[], errand_seize[], errand_wait[], errand_end[];
 }
 
 namespace pagesift::os::arch {
@@ -129,6 +167,25 @@ Detour make_detour(const Registers& home, std::uint64_t mask) {
     std::memcpy(detour.code.data() + (detour_words - detour_begin), words, sizeof words);
     return detour;
 }
+
+Errand make_errand() {
+    Errand errand;
+    errand.code.assign(errand_begin, errand_end);
+    errand.seize = static_cast<std::uint64_t>(errand_seize - errand_begin);
+    errand.wait = static_cast<std::uint64_t>(errand_wait - errand_begin);
+    errand.end = errand.code.size() - 4; // brk stays where it is
+    return errand;
+}
+
+Registers on_errand(Registers base, std::uint64_t address, std::uint64_t first,
+                    std::uint64_t last) {
+    Registers registers = moved(base, address);
+    registers.regs[19] = first;
+    registers.regs[20] = last;
+    return registers;
+}
+
+std::uint64_t errand_position(const Registers& registers) { return registers.regs[19]; }
 
 Registers system_call(Registers base, std::uint64_t address, long number,
                       const std::array<std::uint64_t, 4>& arguments) {

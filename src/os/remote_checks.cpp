@@ -149,6 +149,8 @@ pid_t choose_thread(const Root& root, std::uint32_t pid) {
                 "no thread of it can be stopped"};
 }
 
+bool is_gone(const Root& root, pid_t thread) { return state_of(root, thread) == 'X'; }
+
 bool has_ended(const Root& root, pid_t thread) {
     const char state = state_of(root, thread);
     return state == 'Z' || state == 'X';

@@ -27,6 +27,8 @@ std::uint64_t count_threads(const Root& root, std::uint32_t pid);
 /// @throws Error failed where all of them wait for a device or the like
 pid_t choose_thread(const Root& root, std::uint32_t pid);
 
+bool is_gone(const Root& root, pid_t thread);
+/// Is gone, or there only until somebody takes note of its end.
 bool has_ended(const Root& root, pid_t thread);
 /// In a tracer's stop, or at its end: it writes to no memory any more.
 bool stands_still(const Root& root, pid_t thread);

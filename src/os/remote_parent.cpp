@@ -31,6 +31,16 @@ std::uint64_t vdso_address(const Root& root, pid_t thread) {
     return 0;
 }
 
+Error no_room(pid_t thread) {
+    return unsupported(thread, "has no room behind its vdso",
+                       "programs that were killed while they were at work on it have left their "
+                       "instructions there, or the kernel's vdso fills its pages");
+}
+
+bool all_zero(const std::vector<std::uint8_t>& bytes) {
+    return std::all_of(bytes.begin(), bytes.end(), [](std::uint8_t byte) { return byte == 0; });
+}
+
 constexpr std::uint64_t align(std::uint64_t value, std::uint64_t to) {
     return (value + to - 1) / to * to;
 }
@@ -63,7 +73,33 @@ DetourRoom::DetourRoom(const Root& root, pid_t thread)
     const std::uint64_t file_end =
         vdso + header.e_shoff + std::uint64_t{header.e_shnum} * header.e_shentsize;
     begin_ = align(file_end, 16);
-    end_ = align(file_end, static_cast<std::uint64_t>(::getpagesize()));
+    last_ = align(file_end, static_cast<std::uint64_t>(::getpagesize()));
+    const auto errand = arch::make_errand().code;
+    list_ = last_ - list_length * sizeof(pid_t);
+    errand_ = (list_ - errand.size()) / 16 * 16;
+    end_ = errand_;
+    // It may be what a killed program has left, but nobody else's.
+    std::vector<std::uint8_t> there(errand.size());
+    if (end_ <= begin_ || !read(errand_, there.data(), there.size()) ||
+        (there != errand && !all_zero(there)))
+        throw no_room(thread);
+}
+
+bool DetourRoom::write_bytes(std::uint64_t address, const void* bytes, std::size_t count) const {
+    return ::pwrite(memory_.get(), bytes, count, static_cast<off_t>(address)) ==
+           static_cast<ssize_t>(count);
+}
+
+std::uint64_t DetourRoom::write_errand(const std::vector<std::uint8_t>& code) const {
+    if (!write_bytes(errand_, code.data(), code.size()))
+        throw Error{ErrorKind::failed, "memory of the target", errno};
+    return errand_;
+}
+
+std::uint64_t DetourRoom::write_list(std::span<const pid_t> threads) const {
+    if (!write_bytes(list_, threads.data(), threads.size_bytes()))
+        throw Error{ErrorKind::failed, "memory of the target", errno};
+    return list_;
 }
 
 bool DetourRoom::read(std::uint64_t address, void* bytes, std::size_t count) const {
@@ -91,18 +127,15 @@ std::uint64_t DetourRoom::take(std::uint64_t bytes, pid_t thread,
         Mark mark;
         std::memcpy(&mark, there.data(), sizeof mark);
         const bool marked = mark.magic == Mark::our_magic && mark.size >= sizeof mark;
-        const bool free =
-            std::count(there.begin(), there.end(), 0) == static_cast<std::ptrdiff_t>(there.size());
-        if (free || (marked && mark.size == size_ && left_for_good(mark, at, thread, registers))) {
+        if (all_zero(there) ||
+            (marked && mark.size == size_ && left_for_good(mark, at, thread, registers))) {
             place_ = at;
             return at + sizeof(Mark);
         }
         if (!marked) break;
         at += align(mark.size, 16);
     }
-    throw unsupported(thread, "has no room behind its vdso",
-                      "programs that were killed while they were at work on it have left their "
-                      "instructions there, or the kernel's vdso fills its pages");
+    throw no_room(thread);
 }
 
 void DetourRoom::write(const std::vector<std::uint8_t>& code, pid_t thread,
@@ -112,16 +145,15 @@ void DetourRoom::write(const std::vector<std::uint8_t>& code, pid_t thread,
     std::vector<std::uint8_t> bytes(size_);
     std::memcpy(bytes.data(), &mark, sizeof mark);
     std::memcpy(bytes.data() + sizeof mark, code.data(), code.size());
-    if (::pwrite(memory_.get(), bytes.data(), bytes.size(), static_cast<off_t>(place_)) !=
-        static_cast<ssize_t>(bytes.size()))
+    if (!write_bytes(place_, bytes.data(), bytes.size()))
         throw Error{ErrorKind::denied, fmt::format("memory of thread {}", thread), errno};
 }
 
 void DetourRoom::clear() const {
-    if (place_ == 0) return;
-    const std::vector<std::uint8_t> zeroes(size_);
+    const std::vector<std::uint8_t> zeroes(std::max(size_, last_ - errand_));
     // Nothing depends on it: what stays there is not run.
-    (void)!::pwrite(memory_.get(), zeroes.data(), zeroes.size(), static_cast<off_t>(place_));
+    (void)write_bytes(errand_, zeroes.data(), last_ - errand_);
+    if (place_ != 0) (void)write_bytes(place_, zeroes.data(), size_);
 }
 
 // The parent -------------------------------------------------------------------------------------

@@ -23,13 +23,24 @@
 #include "os/file.hpp"
 #include "os/remote_tracer.hpp"
 
+#include <span>
+#include <string>
+#include <vector>
+
 namespace pagesift::os {
 
 /// Unused bytes behind the target's vdso, and the target's memory as far as that is needed.
+///
+///     | the vdso | detour | detour … |          | errand, list of threads | end of the page
+///
+/// A detour must stay as long as a thread may be on it, also when this program has died. What the
+/// child needs may be written over by the next one, as the child does not live longer than we do.
 class DetourRoom {
 public:
+    static constexpr std::size_t list_length = 32; ///< threads
+
     /// @param thread of the target, traced and stopped
-    /// @throws Error unsupported: no vdso of 64 bits; denied: its memory cannot be written
+    /// @throws Error unsupported: no vdso of 64 bits, no room; denied: its memory cannot be written
     DetourRoom(const Root& root, pid_t thread);
 
     /// Takes a place for @p bytes of code. One that a killed program has left is taken only if
@@ -39,6 +50,12 @@ public:
     std::uint64_t take(std::uint64_t bytes, pid_t thread, const arch::Registers& registers);
     void write(const std::vector<std::uint8_t>& code, pid_t thread,
                const arch::Registers& registers) const;
+
+    /// Writes what the child needs. @return where it begins
+    std::uint64_t write_errand(const std::vector<std::uint8_t>& code) const;
+    /// @param threads at most list_length. @return where the list begins
+    std::uint64_t write_list(std::span<const pid_t> threads) const;
+
     /// Puts the zeroes back that were there. No thread may be on the detour any more.
     void clear() const;
     bool contains(std::uint64_t address) const {
@@ -51,11 +68,13 @@ private:
     struct Mark;
     bool left_for_good(const Mark& mark, std::uint64_t at, pid_t thread,
                        const arch::Registers& registers) const;
+    bool write_bytes(std::uint64_t address, const void* bytes, std::size_t count) const;
 
     const Root& root_;
     std::string task_folder_;
     Fd memory_;
-    std::uint64_t begin_ = 0, end_ = 0; ///< of the unused bytes
+    std::uint64_t begin_ = 0, end_ = 0; ///< of the bytes for detours
+    std::uint64_t errand_ = 0, list_ = 0, last_ = 0;
     std::uint64_t place_ = 0, size_ = 0;
 };
 
@@ -73,6 +92,7 @@ public:
     pid_t make_child();
     /// An instruction that makes a system call, for the child.
     std::uint64_t call_address() const { return code_ + detour_.call; }
+    const DetourRoom& room() const { return room_; }
 
     /// After the child's end: the thread goes on where it was, and the vdso is as it was.
     void go_home();

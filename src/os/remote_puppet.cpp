@@ -4,6 +4,7 @@
 #include "pagesift/abi.hpp"
 #include "pagesift/remote.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <fcntl.h>
@@ -14,12 +15,14 @@
 
 namespace pagesift::os {
 
-Puppet::Puppet(Tracer& tracer, const Root& root, pid_t child, std::uint64_t call_address,
+Puppet::Puppet(Tracer& tracer, const Root& root, pid_t child, const Parent& parent,
                Clock::time_point began)
     : tracer_(tracer),
       root_(root),
       pid_(child),
-      call_address_(call_address),
+      room_(parent.room()),
+      call_address_(parent.call_address()),
+      errand_(arch::make_errand()),
       began_(began),
       base_(tracer.registers(child)) {}
 
@@ -35,28 +38,51 @@ std::int64_t Puppet::call(long number, const std::array<std::uint64_t, 4>& argum
     }
 }
 
-bool Puppet::hold(pid_t thread) {
-    const auto id = static_cast<std::uint64_t>(thread);
-    std::int64_t result = call(SYS_ptrace, {PTRACE_SEIZE, id, 0, 0});
-    if (result == 0) result = call(SYS_ptrace, {PTRACE_INTERRUPT, id, 0, 0});
-    if (result == 0) return true;
-    if (result == -ESRCH || has_ended(root_, thread)) return false;
-    throw Error{ErrorKind::denied, fmt::format("thread {}", thread), static_cast<int>(-result),
-                "the target's own child must be let trace it: the target may be traced already, "
-                "not dumpable (prctl PR_SET_DUMPABLE), or under a security module (kernel.yama."
-                "ptrace_scope, AppArmor)",
-                fmt::format("cannot be stopped by a child of its process ({})",
-                            errno_name(static_cast<int>(-result)))};
+std::pair<std::size_t, std::int64_t> Puppet::run_errand(std::uint64_t part, std::uint64_t first,
+                                                        std::uint64_t last) {
+    if (errand_address_ == 0) errand_address_ = room_.write_errand(errand_.code);
+    tracer_.set_registers(pid_, arch::on_errand(base_, errand_address_ + part, first, last),
+                          "sent on the errand");
+    while (true) {
+        tracer_.resume(pid_);
+        tracer_.wait(pid_);
+        const auto after = tracer_.registers(pid_);
+        // Elsewhere it is a signal that has stopped it.
+        if (arch::instruction(after) == errand_address_ + errand_.end)
+            return {(arch::errand_position(after) - first) / sizeof(pid_t), arch::result(after)};
+    }
 }
 
-void Puppet::wait_until_still(const std::vector<pid_t>& threads) const {
-    const auto end = tracer_.deadline();
-    for (const pid_t thread : threads)
-        for (Patience patience; !stands_still(root_, thread); patience.pause())
-            if (Clock::now() > end)
+/// At most a list of threads: seizes them all, then waits for them all.
+void Puppet::hold(std::span<const pid_t> threads) {
+    const std::uint64_t first = room_.write_list(threads);
+    const std::uint64_t last = first + threads.size_bytes();
+    for (std::size_t at = 0; at < threads.size(); ++at) {
+        const auto [done, result] = run_errand(errand_.seize, first + at * sizeof(pid_t), last);
+        at += done;
+        if (at == threads.size()) break;
+        const auto error = static_cast<int>(-result);
+        if (error != ESRCH && !has_ended(root_, threads[at]))
+            throw Error{
+                ErrorKind::denied, fmt::format("thread {}", threads[at]), error,
+                "the target's own child must be let trace it: the target may be traced "
+                "already, not dumpable (prctl PR_SET_DUMPABLE), or under a security module "
+                "(kernel.yama.ptrace_scope, AppArmor)",
+                fmt::format("cannot be stopped by a child of its process ({})", errno_name(error))};
+        // Its number may come again.
+        if (is_gone(root_, threads[at])) held_.erase(threads[at]);
+    }
+    try {
+        run_errand(errand_.wait, first, last);
+    } catch (const Error& error) {
+        if (error.kind() != ErrorKind::failed) throw;
+        for (const pid_t thread : threads)
+            if (!stands_still(root_, thread))
                 throw Error{ErrorKind::failed, fmt::format("thread {}", thread), 0,
                             "try again later: it sleeps where nothing wakes it",
                             "did not stop in time"};
+        throw;
+    }
 }
 
 bool Puppet::hold_new(std::uint32_t process) {
@@ -66,11 +92,10 @@ bool Puppet::hold_new(std::uint32_t process) {
         std::vector<pid_t> fresh;
         const auto threads = list_threads(root_, process);
         for (const pid_t thread : threads)
-            if (held_.count(thread) == 0 && hold(thread)) {
-                held_.insert(thread);
-                fresh.push_back(thread);
-            }
-        wait_until_still(fresh);
+            if (held_.insert(thread).second) fresh.push_back(thread);
+        for (std::size_t at = 0; at < fresh.size(); at += DetourRoom::list_length)
+            hold(
+                std::span{fresh}.subspan(at, std::min(DetourRoom::list_length, fresh.size() - at)));
         found = found || !fresh.empty();
         // The list may be short; who is not in it is counted nevertheless.
         if (fresh.empty() && threads.size() >= count_threads(root_, process)) return found;

@@ -4,10 +4,12 @@
 #pragma once
 
 #include "os/remote_checks.hpp"
-#include "os/remote_tracer.hpp"
+#include "os/remote_parent.hpp"
 
 #include <array>
 #include <set>
+#include <span>
+#include <utility>
 #include <vector>
 
 namespace pagesift::os {
@@ -16,9 +18,8 @@ class Puppet {
 public:
     using Clock = Tracer::Clock;
 
-    /// @param child traced, stopped, and not run yet
-    /// @param call_address of an instruction that makes a system call
-    Puppet(Tracer& tracer, const Root& root, pid_t child, std::uint64_t call_address,
+    /// @param child of @p parent: traced, stopped, and not run yet
+    Puppet(Tracer& tracer, const Root& root, pid_t child, const Parent& parent,
            Clock::time_point began);
 
     /// Makes a system call: its value or -errno. Signals to the child are swallowed: what is sent
@@ -41,14 +42,19 @@ public:
     const Fd& page_map(); ///< of the child; opened when it is first asked for
 
 private:
-    bool hold(pid_t thread);
     bool hold_new(std::uint32_t process); ///< whether there were any
-    void wait_until_still(const std::vector<pid_t>& threads) const;
+    void hold(std::span<const pid_t> threads);
+    /// One part of the errand: how far it came in the list, and result() there.
+    std::pair<std::size_t, std::int64_t> run_errand(std::uint64_t part, std::uint64_t first,
+                                                    std::uint64_t last);
 
     Tracer& tracer_;
     const Root& root_;
     pid_t pid_;
+    const DetourRoom& room_;
     std::uint64_t call_address_;
+    arch::Errand errand_;
+    std::uint64_t errand_address_ = 0;
     Clock::time_point began_;
     arch::Registers base_;
     std::set<pid_t> held_; ///< the parent among them

@@ -75,9 +75,50 @@ detour_end:
         .popsection
 )");
 
+// The errand. r12: the place in the list; rbp: its end.
+asm(R"(
+        .pushsection .rodata
+        .balign 8
+errand_begin:
+errand_seize:
+        cmp     %rbp, %r12
+        je      errand_trap
+        mov     $0x4206, %edi                   # ptrace(PTRACE_SEIZE, thread, 0, 0)
+        mov     (%r12), %esi
+        mov     $0, %edx
+        mov     $0, %r10d
+        mov     $101, %eax
+        syscall
+        test    %rax, %rax
+        jnz     errand_trap
+        mov     $0x4207, %edi                   # ptrace(PTRACE_INTERRUPT, thread, 0, 0)
+        mov     $101, %eax
+        syscall
+        test    %rax, %rax
+        jnz     errand_trap
+        add     $4, %r12
+        jmp     errand_seize
+errand_wait:
+        cmp     %rbp, %r12
+        je      errand_trap
+        mov     (%r12), %edi                    # wait4(thread, NULL, __WALL, NULL)
+        mov     $0, %esi
+        mov     $0x40000000, %edx
+        mov     $0, %r10d
+        mov     $61, %eax
+        syscall
+        add     $4, %r12
+        jmp     errand_wait
+errand_trap:
+        int3
+errand_end:
+        .popsection
+)");
+
 extern "C" {
 extern const std::uint8_t detour_begin[], detour_masked[], detour_call[], detour_cloned[],
     detour_reaped[], detour_words[], detour_end[];
+extern const std::uint8_t errand_begin[], errand_seize[], errand_wait[], errand_end[];
 }
 
 namespace pagesift::os::arch {
@@ -148,6 +189,25 @@ Detour make_detour(const Registers& home, std::uint64_t mask) {
     std::memcpy(detour.code.data() + (detour_words - detour_begin), words, sizeof words);
     return detour;
 }
+
+Errand make_errand() {
+    Errand errand;
+    errand.code.assign(errand_begin, errand_end);
+    errand.seize = static_cast<std::uint64_t>(errand_seize - errand_begin);
+    errand.wait = static_cast<std::uint64_t>(errand_wait - errand_begin);
+    errand.end = errand.code.size();
+    return errand;
+}
+
+Registers on_errand(Registers base, std::uint64_t address, std::uint64_t first,
+                    std::uint64_t last) {
+    Registers registers = moved(base, address);
+    registers.r12 = first;
+    registers.rbp = last;
+    return registers;
+}
+
+std::uint64_t errand_position(const Registers& registers) { return registers.r12; }
 
 Registers system_call(Registers base, std::uint64_t address, long number,
                       const std::array<std::uint64_t, 4>& arguments) {
