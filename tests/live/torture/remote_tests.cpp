@@ -257,6 +257,28 @@ TEST_CASE("remote call: no thread runs, and none of another process in the same 
     for (std::size_t i = 0; i < later.size(); ++i) CHECK(later[i] > last[i]);
 }
 
+TEST_CASE("remote call: a restartable sequence is aborted, as by a signal") {
+    if (!can_call()) return;
+    if (!has_rseq()) return skip("no restartable sequences");
+    SharedNumbers numbers;
+    const Child child{[&](const auto& ready) {
+        ready();
+        for (std::uint64_t turn = 0;; ++turn) {
+            numbers[1] = turn + 1;
+            if (!is_aborted_when_moved(numbers[0], turn)) ++numbers[2];
+        }
+    }};
+    const auto target = open_target(child.pid());
+    for (std::uint64_t turn = 0; turn < 20; ++turn) {
+        while (numbers[1] != turn + 1) nap(100);
+        nap(1000); // it is inside
+        target->with_all_stopped([](StoppedProcess&) {});
+        ++numbers[0];
+    }
+    while (numbers[1] != 21) nap(100);
+    CHECK(numbers[2] == 0);
+}
+
 TEST_CASE("remote call: what the work throws comes out, and the target goes on") {
     if (!can_call()) return;
     Victim victim{VictimKind::sleepy};

@@ -53,6 +53,11 @@ void start_thread(const char* name, VictimBody body, bool interruption_is_normal
 /// What needs instructions of its own, where this machine has them.
 void start_machine_threads();
 
+bool has_rseq();
+/// Stays in a restartable sequence while the word is what it was. False: at its end the kernel no
+/// longer knew of it, so that it ran on without its guard.
+bool is_aborted_when_moved(const std::atomic<std::uint64_t>& word, std::uint64_t wait_while);
+
 void note_wrong(Ledger& ledger, std::uint64_t what);
 void nap(unsigned microseconds);
 double seconds_now();

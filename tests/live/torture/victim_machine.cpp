@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <limits>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -171,8 +172,13 @@ alignas(64) volatile long counted = 0;
 std::array<std::atomic<long>, 2> counted_by;
 std::atomic<unsigned> counters{0};
 
-/// One more in `counted`; false: the sequence was aborted.
-bool count_in_sequence(struct rseq* area) {
+enum class Sequence { committed, aborted, unguarded };
+
+/// Goes around while the word is what it was (@p turns at most), then adds one to the counter. The
+/// kernel aborts it whenever the thread is interrupted, as long as it knows of the sequence; that
+/// it does is looked at inside, where nothing can come between.
+Sequence run_sequence(struct rseq* area, volatile long* counter, long turns,
+                      const std::atomic<std::uint64_t>* word, std::uint64_t wait_while) {
     asm goto(R"(
         .pushsection __rseq_cs, "aw"
         .balign 32
@@ -180,13 +186,17 @@ bool count_in_sequence(struct rseq* area) {
         .quad 1f, (2f - 1f), 4f
         .popsection
         leaq    3b(%%rip), %%rax
-        movq    %%rax, 8(%0)
-1:      movq    (%1), %%rcx
-        movl    $30000, %%edx
-5:      decl    %%edx
+        movq    %%rax, 8(%[area])
+1:      movq    (%[counter]), %%rcx
+        movq    %[turns], %%rdx
+5:      cmpq    %[value], (%[word])
+        jne     6f
+        decq    %%rdx
         jnz     5b
+6:      cmpq    $0, 8(%[area])
+        je      %l[unguarded]
         incq    %%rcx
-        movq    %%rcx, (%1)
+        movq    %%rcx, (%[counter])
 2:
         .pushsection __rseq_failure, "ax"
         .byte   0x0f, 0xb9, 0x3d
@@ -195,22 +205,34 @@ bool count_in_sequence(struct rseq* area) {
         .popsection
 )"
              :
-             : "r"(area), "r"(&counted)
+             : [area] "r"(area), [counter] "r"(counter), [turns] "r"(turns), [word] "r"(word),
+               [value] "r"(wait_while)
              : "rax", "rcx", "rdx", "memory", "cc"
-             : aborted);
-    return true;
+             : aborted, unguarded);
+    return Sequence::committed;
 aborted:
-    return false;
+    return Sequence::aborted;
+unguarded:
+    return Sequence::unguarded;
+}
+
+struct rseq* own_rseq() {
+    return reinterpret_cast<struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) +
+                                          __rseq_offset);
 }
 
 void count_together(Ledger& ledger) {
     bind_to_processor(1);
     auto& mine = counted_by[counters++];
-    auto* area = reinterpret_cast<struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) +
-                                                __rseq_offset);
+    static const std::atomic<std::uint64_t> word{0};
     while (true) {
         for (int i = 0; i < 8; ++i) {
-            while (!count_in_sequence(area)) ++victim_report().rseq_aborts;
+            Sequence end = Sequence::aborted;
+            while ((end = run_sequence(own_rseq(), &counted, 30000, &word, 0)) !=
+                   Sequence::committed) {
+                ++victim_report().rseq_aborts;
+                if (end == Sequence::unguarded) note_wrong(ledger, __LINE__);
+            }
             ++mine;
             const long sum = counted_by[0].load() + counted_by[1].load();
             const long seen = counted;
@@ -225,6 +247,17 @@ void count_together(Ledger& ledger) {
 }
 
 } // namespace
+
+bool has_rseq() { return __rseq_size != 0; }
+
+bool is_aborted_when_moved(const std::atomic<std::uint64_t>& word, std::uint64_t wait_while) {
+    volatile long counter = 0;
+    Sequence end = Sequence::aborted;
+    while (end == Sequence::aborted)
+        end =
+            run_sequence(own_rseq(), &counter, std::numeric_limits<long>::max(), &word, wait_while);
+    return end == Sequence::committed;
+}
 
 void start_machine_threads() {
     start_thread("registers", check_registers);
@@ -241,6 +274,8 @@ void start_machine_threads() {
 
 namespace pagesift::live {
 void start_machine_threads() {}
+bool has_rseq() { return false; }
+bool is_aborted_when_moved(const std::atomic<std::uint64_t>&, std::uint64_t) { return true; }
 } // namespace pagesift::live
 
 #endif
