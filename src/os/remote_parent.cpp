@@ -162,11 +162,13 @@ namespace {
 
 /// Seizes and stops a thread, before anything else is looked at.
 pid_t stop_thread(Tracer& tracer, pid_t thread) {
-    tracer.seize(thread, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEVFORK);
+    // PTRACE_O_TRACEVFORK comes later: it might be about to call vfork(2) itself.
+    tracer.seize(thread, PTRACE_O_TRACESYSGOOD);
     if (tracer.wait_for_interrupt(thread).kind == StopKind::group_stop) {
         tracer.detach(thread);
         throw unsupported(thread, "is stopped by a signal", "SIGCONT lets it go on");
     }
+    tracer.set_options(thread, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEVFORK);
     return thread;
 }
 
