@@ -86,9 +86,11 @@ void Puppet::hold(std::span<const pid_t> threads) {
 }
 
 bool Puppet::hold_new(std::uint32_t process) {
+    // Each round holds all that were there when it began, so few are needed.
+    static constexpr int most_rounds = 100;
     bool found = false;
-    const auto end = tracer_.deadline();
-    for (Patience patience;; patience.pause()) {
+    Patience patience;
+    for (int round = 0; round < most_rounds; ++round, patience.pause()) {
         std::vector<pid_t> fresh;
         const auto threads = list_threads(root_, process);
         for (const pid_t thread : threads)
@@ -99,10 +101,9 @@ bool Puppet::hold_new(std::uint32_t process) {
         found = found || !fresh.empty();
         // The list may be short; who is not in it is counted nevertheless.
         if (fresh.empty() && threads.size() >= count_threads(root_, process)) return found;
-        if (Clock::now() > end)
-            throw Error{ErrorKind::failed, fmt::format("process {}", process), 0, "try again",
-                        "makes threads without end"};
     }
+    throw Error{ErrorKind::failed, fmt::format("process {}", process), 0, "try again",
+                "makes threads without end"};
 }
 
 void Puppet::hold_all(std::uint32_t target, pid_t parent, Sharers& sharers) {

