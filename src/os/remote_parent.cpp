@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/ptrace.h>
+#include <thread>
 #include <unistd.h>
 
 namespace pagesift::os {
@@ -160,16 +161,38 @@ void DetourRoom::clear() const {
 
 namespace {
 
+Error stopped_by_signal(pid_t thread) {
+    return unsupported(thread, "is stopped by a signal", "SIGCONT lets it go on");
+}
+
 /// Seizes and stops a thread, before anything else is looked at.
-pid_t stop_thread(Tracer& tracer, pid_t thread) {
+void seize_and_stop(Tracer& tracer, pid_t thread) {
     // PTRACE_O_TRACEVFORK comes later: it might be about to call vfork(2) itself.
     tracer.seize(thread, PTRACE_O_TRACESYSGOOD);
     if (tracer.wait_for_interrupt(thread).kind == StopKind::group_stop) {
         tracer.detach(thread);
-        throw unsupported(thread, "is stopped by a signal", "SIGCONT lets it go on");
+        throw stopped_by_signal(thread);
     }
     tracer.set_options(thread, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEVFORK);
-    return thread;
+}
+
+/// Whether a restartable sequence that the thread may be in is known of.
+bool tells_sequence(Tracer& tracer, pid_t thread) {
+    return arch::in_system_call(tracer.registers(thread)) || tracer.rseq_area(thread).has_value();
+}
+
+/// As seize_and_stop. A kernel before 5.13 does not tell about sequences; then one waits until the
+/// thread is in a system call, where it is in none.
+pid_t stop_thread(Tracer& tracer, pid_t thread) {
+    static constexpr int tries = 50;
+    for (int i = 0; i < tries; ++i) {
+        seize_and_stop(tracer, thread);
+        if (tells_sequence(tracer, thread)) return thread;
+        tracer.detach(thread);
+        std::this_thread::sleep_for(std::chrono::microseconds{300});
+    }
+    throw unsupported(thread, "runs, and this kernel does not tell in which sequence",
+                      "a thread that sleeps will do");
 }
 
 } // namespace
@@ -179,15 +202,12 @@ Parent::Parent(Tracer& tracer, const Root& root, pid_t thread)
 
 std::uint64_t Parent::rseq_abort() const {
     if (arch::in_system_call(home_)) return 0;
-    const auto area = tracer_.rseq_area(thread_);
-    if (!area)
-        throw unsupported(thread_, "runs, and this kernel does not tell in which sequence",
-                          "try again: a thread that sleeps will do");
-    if (*area == 0) return 0;
+    const std::uint64_t area = tracer_.rseq_area(thread_).value_or(0);
+    if (area == 0) return 0;
     // struct rseq and struct rseq_cs (linux/rseq.h): what the kernel does before it lets a thread
     // go anywhere else than on (kernel/rseq.c:rseq_ip_fixup).
     std::uint64_t sequence = 0;
-    if (!room_.read(*area + 8, &sequence, sizeof sequence) || sequence == 0) return 0;
+    if (!room_.read(area + 8, &sequence, sizeof sequence) || sequence == 0) return 0;
     struct {
         std::uint32_t version, flags;
         std::uint64_t start, length, abort;
@@ -203,11 +223,10 @@ void Parent::restore() {
     tracer_.set_registers(thread_, home_, "registers restored");
 }
 
-void Parent::give_up(const Error& error) {
+void Parent::let_go() {
     restore();
     room_.clear();
     tracer_.detach(thread_);
-    throw error;
 }
 
 void Parent::leave() {
@@ -232,31 +251,40 @@ Parent::Leg Parent::run_to_child() {
         case StopKind::vfork: return Leg::child;
         case StopKind::system_call:
             if (tracer_.is_at_call_end(thread_, code_ + detour_.masked)) masked_ = true;
-            if (!tracer_.is_at_call_end(thread_, code_ + detour_.cloned)) continue;
-            give_up({ErrorKind::failed, fmt::format("thread {}", thread_),
-                     static_cast<int>(-arch::result(tracer_.registers(thread_))),
-                     "the limit of processes may be reached", "can make no child"});
-        case StopKind::group_stop:
-            give_up(unsupported(thread_, "is stopped by a signal", "SIGCONT lets it go on"));
-        case StopKind::signal:
-            if (tracer_.is_fault(thread_) &&
-                room_.contains(arch::instruction(tracer_.registers(thread_))))
-                give_up(unsupported(
-                    thread_, fmt::format("may not make the calls (signal {})", stop.signal)));
-            // It came before the detour blocked it, or cannot be blocked: it is delivered to the
-            // thread as it was, and the thread is stopped anew, wherever that has taken it.
-            restore();
-            tracer_.interrupt(thread_);
-            tracer_.resume(thread_, stop.signal);
-            if (tracer_.wait_for_interrupt(thread_).kind == StopKind::group_stop) {
-                home_ = tracer_.registers(thread_);
-                give_up(unsupported(thread_, "is stopped by a signal", "SIGCONT lets it go on"));
-            }
-            return Leg::again;
+            if (tracer_.is_at_call_end(thread_, code_ + detour_.cloned)) fail_without_child();
+            continue;
+        case StopKind::group_stop: let_go(); throw stopped_by_signal(thread_);
+        case StopKind::signal: deliver(stop.signal); return Leg::again;
         case StopKind::interrupted:
         case StopKind::other: continue;
         }
     }
+}
+
+void Parent::fail_without_child() {
+    const auto error = static_cast<int>(-arch::result(tracer_.registers(thread_)));
+    let_go();
+    throw Error{ErrorKind::failed, fmt::format("thread {}", thread_), error,
+                "the limit of processes may be reached",
+                fmt::format("can make no child ({})", errno_name(error))};
+}
+
+/// A signal that came before the detour blocked it, or cannot be blocked: it is delivered to the
+/// thread as it was, and the thread is stopped anew, wherever that has taken it.
+void Parent::deliver(int signal) {
+    const bool of_detour =
+        tracer_.is_fault(thread_) && room_.contains(arch::instruction(tracer_.registers(thread_)));
+    if (of_detour) {
+        let_go();
+        throw unsupported(thread_, fmt::format("may not make the calls (signal {})", signal));
+    }
+    restore();
+    tracer_.interrupt(thread_);
+    tracer_.resume(thread_, signal);
+    if (tracer_.wait_for_interrupt(thread_).kind != StopKind::group_stop) return;
+    room_.clear();
+    tracer_.detach(thread_);
+    throw stopped_by_signal(thread_);
 }
 
 pid_t Parent::make_child() {

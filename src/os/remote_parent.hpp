@@ -99,10 +99,12 @@ public:
 
 private:
     enum class Leg { child, again };
-    void leave();                            ///< onto the detour
-    Leg run_to_child();                      ///< from there until it stops with a child
-    void restore();                          ///< registers and mask that it had
-    [[noreturn]] void give_up(const Error&); ///< lets it go on as it was
+    void leave();       ///< onto the detour
+    Leg run_to_child(); ///< from there until it stops with a child
+    void restore();     ///< registers and mask that it had
+    void let_go();      ///< for good, as it was
+    void deliver(int signal);
+    [[noreturn]] void fail_without_child();
     std::uint64_t rseq_abort() const;
 
     Tracer& tracer_;

@@ -61,7 +61,7 @@ public:
     void detach(pid_t thread, int signal = 0);
 
     arch::Registers registers(pid_t thread);
-    void set_registers(pid_t thread, const arch::Registers& registers, std::string_view step);
+    void set_registers(pid_t thread, const arch::Registers& registers, std::string_view step_name);
     /// The mask that holds after the system call that it is in (kernel/ptrace.c:ptrace_request).
     std::uint64_t signal_mask(pid_t thread);
     void set_signal_mask(pid_t thread, std::uint64_t mask);
@@ -85,7 +85,7 @@ public:
     Clock::time_point deadline() const { return Clock::now() + patience_; }
 
 private:
-    void call(std::string_view step, int request, pid_t thread, std::uint64_t address,
+    void call(std::string_view name, int request, pid_t thread, std::uint64_t address,
               std::uint64_t data);
     int wait_status(pid_t thread);
 

@@ -251,6 +251,11 @@ TEST_CASE("remote call: anyone may, in their own process, and in no other") {
     const Counting own{[] {
         become_nobody();
         start_another_thread();
+        // Who may not be compared is told apart by size.
+        const std::size_t bytes = std::size_t{3} << 20;
+        std::memset(
+            ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 1,
+            bytes);
     }};
     const Counting other;
     const std::string said = as_nobody([&] { return why_refused(own.pid()) + "."; });
