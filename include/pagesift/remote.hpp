@@ -69,12 +69,10 @@ public:
     bool is_empty(AddressRange range);
 
     /// madvise(2) in the target: 0 or an errno. MADV_DONTNEED discards what is there: ask is_empty
-    /// first, under this same stop. What writes without being a thread is not stopped: a transfer
-    /// by a device, process_vm_writev(2) of another process, a userfaultfd monitor, vhost
-    /// before 6.4.
+    /// first, under this same stop. What writes without being a thread of the target is not
+    /// stopped: a device, process_vm_writev(2) of another process, a userfaultfd monitor.
     /// @throws Error gone if the target was killed; failed if the call took longer than the
-    /// patience
-    ///         (it may still have its effect, while every thread still stands)
+    ///         patience (it may still have its effect, while every thread still stands)
     int advise(AddressRange range, int advice);
 
     /// Since the first thread was stopped: for work in slices.
@@ -90,12 +88,11 @@ public:
     /// target is not touched.
     ///
     /// Needs PTRACE_MODE_ATTACH on it: the target's uid, or CAP_SYS_PTRACE.
-    /// @param start_time as /proc/PID/stat has it, so that one that took the number is never
-    /// touched
+    /// @param start_time as /proc/PID/stat has it, so that one that took the number is not touched
     /// @throws Error gone; unsupported or denied, with the reason in words: this program itself or
     ///         one that it descends from, init, a kernel thread, a process that is stopped, traced,
-    ///         under seccomp, in another user namespace, without a 64-bit vdso or room in it; busy
-    ///         where another pagesift is at work on it
+    ///         under seccomp, in another user namespace, with a vhost device, without a 64-bit
+    ///         vdso or room behind it; failed where another pagesift is at work on it
     RemoteTarget(std::uint32_t pid, std::uint64_t start_time);
     ~RemoteTarget();
     RemoteTarget(const RemoteTarget&) = delete;

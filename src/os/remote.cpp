@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <system_error>
 #include <thread>
 
 namespace pagesift::os {
@@ -72,6 +73,7 @@ RemoteTarget::RemoteTarget(std::uint32_t pid, std::uint64_t start_time)
     : files_(new Files{own_root(), pid, start_time, {}}) {
     const auto& root = files_->root;
     check_target(root, pid, start_time);
+    check_writers(root, pid);
     auto folder = root.open(fmt::format("proc/{}", pid), O_RDONLY | O_DIRECTORY);
     if (!folder.fd || !is_process(root, pid, start_time))
         throw Error{ErrorKind::gone, fmt::format("process {}", pid), ESRCH};
@@ -110,6 +112,8 @@ StopReport RemoteTarget::Files::stop(const std::function<void(StoppedProcess&)>&
     } catch (...) {
         failure = std::current_exception();
     }
+    // Nobody stands still any more but the parent, and only until it gets a processor.
+    tracer.be_patient(std::max(options.patience, options.dead_man / 2));
     puppet.end();
     parent.go_home();
     report.stopped = Tracer::Clock::now() - began;
@@ -144,13 +148,19 @@ StopReport RemoteTarget::with_all_stopped(const std::function<void(StoppedProces
     const DeadMan dead_man{options.dead_man};
     // A thread of its own: whatever goes wrong, its end is like the death of this program, of which
     // it is proved that the target survives it.
-    std::thread{[&] {
-        try {
-            report = files.stop(work, options, thread, sharers);
-        } catch (...) {
-            failure = std::current_exception();
-        }
-    }}.join();
+    std::thread window;
+    try {
+        window = std::thread{[&] {
+            try {
+                report = files.stop(work, options, thread, sharers);
+            } catch (...) {
+                failure = std::current_exception();
+            }
+        }};
+    } catch (const std::system_error& error) {
+        throw Error{ErrorKind::failed, "a thread of pagesift", error.code().value()};
+    }
+    window.join();
     if (!failure) return report;
     files.wait_until_released(thread);
     std::rethrow_exception(failure);

@@ -99,6 +99,19 @@ void check_thread(const Root& root, std::uint32_t pid, pid_t thread) {
 
 } // namespace
 
+void check_writers(const Root& root, std::uint32_t pid) {
+    // Since 6.4 the workers are threads of the process, with this name (kernel/vhost_task.c).
+    const std::string worker = fmt::format("vhost-{}", pid);
+    for (const pid_t thread : list_threads(root, pid)) {
+        const auto stat = read_stat(root, static_cast<std::uint64_t>(thread));
+        if (stat && stat->comm == worker) return;
+    }
+    const auto folder = fmt::format("proc/{}/fd", pid);
+    for (const auto number : list_numbers(root, folder))
+        if (root.read_link(fmt::format("{}/{}", folder, number)).rfind("/dev/vhost", 0) == 0)
+            throw refused(pid, "has a device of which the kernel writes to its memory (vhost)");
+}
+
 bool is_process(const Root& root, std::uint32_t pid, std::uint64_t start_time) {
     const auto stat = read_stat(root, pid);
     return stat && stat->start_time == start_time;

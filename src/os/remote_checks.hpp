@@ -15,6 +15,10 @@ namespace pagesift::os {
 /// @throws Error with the reason why no call may be made in that process (see RemoteTarget)
 void check_target(const Root& root, std::uint32_t pid, std::uint64_t start_time);
 
+/// @throws Error where the kernel writes to its memory from threads that cannot be stopped: vhost
+///         before 6.4. Takes some microseconds for each file that it has open
+void check_writers(const Root& root, std::uint32_t pid);
+
 /// Whether that is the process, now. One of its threads being stopped by us, it stays so.
 bool is_process(const Root& root, std::uint32_t pid, std::uint64_t start_time);
 

@@ -151,10 +151,11 @@ void DetourRoom::write(const std::vector<std::uint8_t>& code, pid_t thread,
 }
 
 void DetourRoom::clear() const {
+    if (place_ == 0) return;
     const std::vector<std::uint8_t> zeroes(std::max(size_, last_ - errand_));
     // Nothing depends on it: what stays there is not run.
     (void)write_bytes(errand_, zeroes.data(), last_ - errand_);
-    if (place_ != 0) (void)write_bytes(place_, zeroes.data(), size_);
+    (void)write_bytes(place_, zeroes.data(), size_);
 }
 
 // The parent -------------------------------------------------------------------------------------

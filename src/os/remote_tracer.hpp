@@ -82,6 +82,7 @@ public:
     void step(std::string_view name) {
         if (after_step_) after_step_(name);
     }
+    void be_patient(std::chrono::nanoseconds patience) { patience_ = patience; }
     Clock::time_point deadline() const { return Clock::now() + patience_; }
 
 private:

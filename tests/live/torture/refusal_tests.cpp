@@ -166,6 +166,21 @@ TEST_CASE("remote call: not under seccomp") {
     check_refused(target, "is under seccomp");
 }
 
+TEST_CASE("remote call: not where the kernel writes to the memory of the target") {
+    if (!can_call()) return;
+    const std::string device = "/dev/vhost-of-a-pagesift-test"; // the name is what counts
+    const int file = ::open(device.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    if (file < 0) return skip("no file can be made below /dev");
+    {
+        const Counting target;
+        check_refused(target, "the kernel writes to its memory");
+    }
+    ::unlink(device.c_str());
+    ::close(file);
+    const Counting target;
+    CHECK(why_refused(target.pid()) == "");
+}
+
 TEST_CASE("remote call: not in another user namespace") {
     if (!can_call()) return;
     SharedNumbers made;

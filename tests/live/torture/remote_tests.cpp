@@ -201,12 +201,15 @@ TEST_CASE("remote call: the target is as it was, to the byte of its vdso") {
             if (::nanosleep(&time, nullptr) != 0) ++numbers[0];
         }
     }};
-    nap(50000); // until it sleeps
+    const auto sleeps = [&] {
+        return lasting_status(child.pid()).find("(sleeping)") != std::string::npos;
+    };
+    for (int i = 0; i < 500 && !sleeps(); ++i) nap(10000);
     const auto vdso = vdso_of(child.pid());
     const auto status = lasting_status(child.pid());
     const auto target = open_target(child.pid());
     for (int i = 0; i < 50; ++i) target->with_all_stopped([](StoppedProcess&) {});
-    nap(20000);
+    for (int i = 0; i < 500 && lasting_status(child.pid()) != status; ++i) nap(10000);
     CHECK(vdso_of(child.pid()) == vdso);
     CHECK(lasting_status(child.pid()) == status);
     CHECK(numbers[0] == 0); // the sleep went on
