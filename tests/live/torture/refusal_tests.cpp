@@ -226,7 +226,8 @@ TEST_CASE("remote call: a thread that does not stop in time is let wait") {
         std::thread{[] {
             for (;; nap(1000))
                 if (::vfork() == 0) {
-                    ::syscall(SYS_nanosleep, std::array<long, 2>{1, 0}.data(), nullptr);
+                    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+                    ::syscall(SYS_nanosleep, std::array<long, 2>{1000, 0}.data(), nullptr);
                     _exit(0);
                 }
         }}.detach();
@@ -236,8 +237,8 @@ TEST_CASE("remote call: a thread that does not stop in time is let wait") {
     options.patience = std::chrono::milliseconds{50};
     const double began = seconds_now();
     check_refused(target, "did not stop in time", options);
-    CHECK(seconds_now() - began < 0.8);
-    for (int i = 0; i < 5; ++i) check_refused(target, "did not stop in time", options);
+    CHECK(seconds_now() - began < 5);
+    for (int i = 0; i < 3; ++i) check_refused(target, "did not stop in time", options);
 }
 
 TEST_CASE("remote call: not where a child of the target may not trace it") {
