@@ -89,7 +89,7 @@ TEST_CASE("remote call: a target that is stopped meanwhile stays so") {
     const pid_t pid = victim.pid();
     for (int i = 0; i < 20; ++i) {
         const auto target = open_target(pid);
-        target->with_all_stopped([&](os::StoppedProcess&) { ::kill(pid, SIGSTOP); });
+        target->with_all_stopped([&](os::StoppedProcess&) { ::kill(pid, SIGSTOP); }, patient());
         wait_until_stopped(pid);
         const std::uint64_t turns = victim.report().ledgers[0].turns;
         nap(5000);
@@ -114,10 +114,12 @@ TEST_CASE("remote call: signals to the target's process group reach the target, 
     const auto target = open_target(child.pid());
     for (int i = 0; i < 50; ++i) {
         const std::uint64_t before = numbers[0];
-        target->with_all_stopped([&](os::StoppedProcess& stopped) {
-            ::kill(-child.pid(), SIGINT);
-            stopped.advise({Address{0}, Address{4096}}, MADV_NORMAL);
-        });
+        target->with_all_stopped(
+            [&](os::StoppedProcess& stopped) {
+                ::kill(-child.pid(), SIGINT);
+                stopped.advise({Address{0}, Address{4096}}, MADV_NORMAL);
+            },
+            patient());
         for (int tries = 0; tries < 2000 && numbers[0] == before; ++tries) nap(500);
         CHECK(numbers[0] == before + 1);
     }
@@ -151,7 +153,7 @@ TEST_CASE("remote call: a target that runs other programs comes to its end") {
         const pid_t tool = ::fork();
         if (tool == 0) {
             int steps = static_cast<int>(next_random(random) % 120);
-            os::StopOptions options;
+            os::StopOptions options = patient();
             options.after_step = [&](std::string_view) {
                 if (--steps == 0) ::kill(::getpid(), SIGKILL);
             };
@@ -187,7 +189,9 @@ TEST_CASE("remote call: threads that the kernel has made in the target stand sti
     nap(20000);
     unsigned threads = 0;
     try {
-        threads = open_target(child.pid())->with_all_stopped([](os::StoppedProcess&) {}).threads;
+        threads = open_target(child.pid())
+                      ->with_all_stopped([](os::StoppedProcess&) {}, patient())
+                      .threads;
         CHECK(threads >= 1);
         MESSAGE("threads with one of the kernel's: ", threads);
     } catch (const Error& error) {

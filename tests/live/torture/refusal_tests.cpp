@@ -56,7 +56,7 @@ bool contains(const std::string& text, const std::string& part) {
 
 /// Refused for that reason, and the target goes on.
 void check_refused(const Counting& target, const std::string& reason,
-                   const os::StopOptions& options = {}) {
+                   const os::StopOptions& options = patient()) {
     const std::string said = why_refused(target.pid(), options);
     CHECK_MESSAGE(contains(said, reason), "'", said, "' says '", reason, "'");
     CHECK(target.numbers.grows(0));

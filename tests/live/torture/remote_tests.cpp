@@ -53,6 +53,13 @@ std::unique_ptr<RemoteTarget> open_target(pid_t pid) {
     return std::make_unique<RemoteTarget>(static_cast<std::uint32_t>(pid), start_time(pid));
 }
 
+os::StopOptions patient() {
+    os::StopOptions options;
+    options.patience = std::chrono::seconds{5};
+    options.dead_man = std::chrono::seconds{30};
+    return options;
+}
+
 std::string why_refused(pid_t pid, const os::StopOptions& options) {
     try {
         open_target(pid)->with_all_stopped([](StoppedProcess&) {}, options);
@@ -150,14 +157,16 @@ TEST_CASE(
     int merge = -1, bad = -1;
     bool first_empty = true, rest_empty = false, misaligned = true;
     std::string witness_map;
-    const auto report = target->with_all_stopped([&](StoppedProcess& stopped) {
-        merge = stopped.advise(whole, MADV_MERGEABLE);
-        bad = stopped.advise(whole, 4711);
-        first_empty = stopped.is_empty(range_of(address, page));
-        rest_empty = stopped.is_empty(range_of(address + page, 8 * mebibyte - page));
-        misaligned = stopped.is_empty(range_of(address + page + 1, page));
-        witness_map = read_file("/proc/" + std::to_string(stopped.witness()) + "/maps");
-    });
+    const auto report = target->with_all_stopped(
+        [&](StoppedProcess& stopped) {
+            merge = stopped.advise(whole, MADV_MERGEABLE);
+            bad = stopped.advise(whole, 4711);
+            first_empty = stopped.is_empty(range_of(address, page));
+            rest_empty = stopped.is_empty(range_of(address + page, 8 * mebibyte - page));
+            misaligned = stopped.is_empty(range_of(address + page + 1, page));
+            witness_map = read_file("/proc/" + std::to_string(stopped.witness()) + "/maps");
+        },
+        patient());
     CHECK(report.threads == 1);
     CHECK(report.processes == 1);
     CHECK(report.stopped.count() > 0);
@@ -178,7 +187,8 @@ TEST_CASE(
     }
     int discard = -1;
     target->with_all_stopped(
-        [&](StoppedProcess& stopped) { discard = stopped.advise(whole, MADV_DONTNEED); });
+        [&](StoppedProcess& stopped) { discard = stopped.advise(whole, MADV_DONTNEED); },
+        patient());
     CHECK(discard == 0);
     for (int i = 0; i < 2000 && numbers[1] != 0; ++i) nap(1000);
     CHECK(numbers[1] == 0);
@@ -208,7 +218,7 @@ TEST_CASE("remote call: the target is as it was, to the byte of its vdso") {
     const auto vdso = vdso_of(child.pid());
     const auto status = lasting_status(child.pid());
     const auto target = open_target(child.pid());
-    for (int i = 0; i < 50; ++i) target->with_all_stopped([](StoppedProcess&) {});
+    for (int i = 0; i < 50; ++i) target->with_all_stopped([](StoppedProcess&) {}, patient());
     for (int i = 0; i < 500 && lasting_status(child.pid()) != status; ++i) nap(10000);
     CHECK(vdso_of(child.pid()) == vdso);
     CHECK(lasting_status(child.pid()) == status);
@@ -243,12 +253,14 @@ TEST_CASE("remote call: no thread runs, and none of another process in the same 
         for (std::size_t i = 0; i < values.size(); ++i) values[i] = numbers[i];
     };
     std::chrono::nanoseconds seen{};
-    const auto report = target->with_all_stopped([&](StoppedProcess& stopped) {
-        look(first);
-        nap(100000);
-        look(last);
-        seen = stopped.elapsed();
-    });
+    const auto report = target->with_all_stopped(
+        [&](StoppedProcess& stopped) {
+            look(first);
+            nap(100000);
+            look(last);
+            seen = stopped.elapsed();
+        },
+        patient());
     CHECK(first == last);
     CHECK(report.threads == 5);
     CHECK(report.processes == 2);
@@ -276,7 +288,7 @@ TEST_CASE("remote call: a restartable sequence is aborted, as by a signal") {
         while (numbers[1] != turn + 1) nap(100);
         nap(1000); // it is inside
         try {
-            target->with_all_stopped([](StoppedProcess&) {});
+            target->with_all_stopped([](StoppedProcess&) {}, patient());
         } catch (const Error& error) {
             if (std::string{error.what()}.find("does not tell") == std::string::npos) throw;
             return skip("this kernel does not tell about restartable sequences");
@@ -291,7 +303,7 @@ TEST_CASE("remote call: what the work throws comes out, and the target goes on")
     if (!can_call()) return;
     Victim victim{VictimKind::sleepy};
     const auto target = open_target(victim.pid());
-    CHECK_THROWS_AS(target->with_all_stopped([](StoppedProcess&) { throw 4711; }), int);
+    CHECK_THROWS_AS(target->with_all_stopped([](StoppedProcess&) { throw 4711; }, patient()), int);
     CHECK(victim.trouble() == "");
 }
 
@@ -301,8 +313,8 @@ TEST_CASE("remote call: a program that is stopped itself is ended, and the targe
     const pid_t tool = ::fork();
     if (tool == 0) {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-        os::StopOptions options;
-        options.dead_man = std::chrono::milliseconds{300};
+        os::StopOptions options = patient();
+        options.dead_man = std::chrono::milliseconds{600};
         open_target(victim.pid())
             ->with_all_stopped([](StoppedProcess&) { ::kill(::getpid(), SIGSTOP); }, options);
         _exit(0);
@@ -320,11 +332,13 @@ TEST_CASE("remote call: a target that is killed is gone") {
     const auto target = open_target(victim.pid());
     std::optional<ErrorKind> kind;
     try {
-        target->with_all_stopped([&](StoppedProcess& stopped) {
-            ::kill(victim.pid(), SIGKILL);
-            nap(20000);
-            stopped.advise(range_of(0, 4096), MADV_NORMAL); // its child is still there
-        });
+        target->with_all_stopped(
+            [&](StoppedProcess& stopped) {
+                ::kill(victim.pid(), SIGKILL);
+                nap(20000);
+                stopped.advise(range_of(0, 4096), MADV_NORMAL); // its child is still there
+            },
+            patient());
     } catch (const Error& error) {
         kind = error.kind();
     }

@@ -29,7 +29,10 @@ private:
 
 std::unique_ptr<os::RemoteTarget> open_target(pid_t pid);
 
+/// For machines that are slow, or have much else to do.
+os::StopOptions patient();
+
 /// Stops a process for nothing. What it was refused with; empty: it was not.
-std::string why_refused(pid_t pid, const os::StopOptions& options = {});
+std::string why_refused(pid_t pid, const os::StopOptions& options = patient());
 
 } // namespace pagesift::live

@@ -137,6 +137,8 @@ void reclaim_slots(os::StoppedProcess& stopped, const VictimReport& report) {
         }
         os::RemoteTarget target{static_cast<std::uint32_t>(victim.pid()), start_time(victim.pid())};
         os::StopOptions options;
+        options.patience = std::chrono::seconds{2};
+        options.dead_man = std::chrono::seconds{8};
         options.thread = static_cast<std::uint32_t>(plan.thread);
         bool begun = false;
         options.after_step = [&](std::string_view) {
