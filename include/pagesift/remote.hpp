@@ -30,9 +30,9 @@ namespace pagesift::os {
 class Puppet;
 
 struct StopOptions {
-    /// How long any one thread of the target, or one call, is waited for. Then the target is let go
-    /// and Error(failed) names the thread: it sleeps where nothing wakes it (state D), for
-    /// instance.
+    /// How long it may take until every thread stands still, and then any one call. After that the
+    /// target is let go and Error(failed) names the thread: it sleeps where nothing wakes it (state
+    /// D), for instance.
     std::chrono::nanoseconds patience = std::chrono::milliseconds{100};
     /// If the work is not over by then SIGKILL ends this program, so that the target goes on
     /// although this program is stopped or stuck itself.

@@ -92,6 +92,7 @@ StopReport RemoteTarget::Files::stop(const std::function<void(StoppedProcess&)>&
     StopReport report;
     Tracer tracer{options.patience, options.after_step};
     const auto began = Tracer::Clock::now();
+    tracer.be_done_by(began + options.patience);
     Parent parent{tracer, root, thread};
     // The thread stands still, so these stay true; its number and the process' may have been taken
     // by others before.
@@ -107,6 +108,7 @@ StopReport RemoteTarget::Files::stop(const std::function<void(StoppedProcess&)>&
         puppet.hold_all(pid, thread, sharers);
         report.threads = puppet.held();
         report.processes = sharers.count();
+        tracer.be_patient(options.patience);
         StoppedProcess stopped{puppet};
         work(stopped);
     } catch (...) {

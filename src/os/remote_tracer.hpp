@@ -82,8 +82,14 @@ public:
     void step(std::string_view name) {
         if (after_step_) after_step_(name);
     }
-    void be_patient(std::chrono::nanoseconds patience) { patience_ = patience; }
-    Clock::time_point deadline() const { return Clock::now() + patience_; }
+    /// From here on, for every single wait.
+    void be_patient(std::chrono::nanoseconds patience) {
+        patience_ = patience;
+        end_.reset();
+    }
+    /// From here on, for all waits together.
+    void be_done_by(Clock::time_point end) { end_ = end; }
+    Clock::time_point deadline() const { return end_.value_or(Clock::now() + patience_); }
 
 private:
     void call(std::string_view name, int request, pid_t thread, std::uint64_t address,
@@ -91,6 +97,7 @@ private:
     int wait_status(pid_t thread);
 
     std::chrono::nanoseconds patience_;
+    std::optional<Clock::time_point> end_;
     std::function<void(std::string_view)> after_step_;
 };
 

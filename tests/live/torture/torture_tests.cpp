@@ -29,8 +29,8 @@ TEST_CASE("remote call: no write is lost to a call that comes late") {
 TEST_CASE("remote call: the torture notices a call that is not safe") {
     if (!can_call()) return;
     Toll toll;
-    for (std::uint64_t round = 0; round < 15 && toll.harmless(); ++round)
-        toll = torture(1, ToolPlan::Way::naive, VictimKind::full, 4713 + round);
+    for (std::uint64_t round = 0; round < 10 && toll.harmless(); ++round)
+        toll = torture(2, ToolPlan::Way::naive, VictimKind::full, 4713 + round);
     MESSAGE(toll.text());
     CHECK_FALSE(toll.harmless());
 }
