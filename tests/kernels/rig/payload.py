@@ -47,8 +47,8 @@ def programs_of(build, arch):
     """The test programs of a build, all of them fit for a guest of this architecture."""
     build = pathlib.Path(build)
     live = build / "tests/live"
-    programs = [build / "pagesift", live / "zoo", live / "worker", live / "live_tests",
-                live / "exact_tests"]
+    names = ("zoo", "worker", "live_tests", "exact_tests", "remote_tests")
+    programs = [build / "pagesift"] + [live / name for name in names]
     unit_tests = [path for path in sorted((build / "tests/unit").glob("unit_*")) if path.is_file()]
     if not unit_tests:
         raise BadBuild(f"{build}/tests/unit holds no test")

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+// What the remote call must know of an instruction set: registers, and a few instructions that run
+// inside the target. One file for each: remote_x86_64.cpp, remote_aarch64.cpp.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <sys/types.h>
+#include <sys/user.h>
+#include <vector>
+
+namespace pagesift::os::arch {
+
+#if defined(__x86_64__)
+using Registers = user_regs_struct;
+#else
+using Registers = user_regs_struct; // of aarch64: x0-x30, sp, pc, pstate
+#endif
+
+/// Why the remote call is not offered on this machine; null: it is.
+const char* refusal();
+/// Why a thread with these registers cannot be sent anywhere; null: it can.
+const char* refusal(const Registers& registers);
+
+/// Was in a system call when it stopped, so it is in no restartable sequence.
+bool in_system_call(const Registers& registers);
+std::uint64_t instruction(const Registers& registers);
+std::uint64_t stack(const Registers& registers);
+
+/// The same, but going on at @p address, and of no system call that the kernel could restart.
+Registers moved(Registers registers, std::uint64_t address);
+/// The same, but only the instruction: what the kernel does when it aborts a sequence.
+Registers aborted(Registers registers, std::uint64_t address);
+
+/// The detour that one thread of the target takes, as bytes that run wherever they are put. It uses
+/// no stack, and changes neither flags nor vector registers. In the words of user code:
+///
+///     block all signals;
+///     child = clone(CLONE_VM | CLONE_VFORK);        // at `call`; the parent waits for the child
+///     if (child == 0) exit(0);                      // unless it is steered
+///     waitid(child);                                // any error is passed over
+///     unblock signals; load all registers; go home;
+///
+/// So a thread that was sent there comes home by itself from any instruction of it.
+struct Detour {
+    std::vector<std::uint8_t> code;
+    std::uint64_t masked = 0; ///< behind the call that blocks signals; all of these are offsets
+    std::uint64_t call = 0;   ///< the instruction that makes a system call, for clone
+    std::uint64_t cloned = 0; ///< behind it
+    std::uint64_t reaped = 0; ///< behind the call that waits for the child
+};
+
+/// @param home what the thread had when it was stopped by PTRACE_INTERRUPT. A system call that was
+///             interrupted is begun again by the instruction that began it
+/// @param mask its signal mask
+Detour make_detour(const Registers& home, std::uint64_t mask);
+
+/// What the child does with many threads at once, in two parts that each go through a list of
+/// 32-bit thread numbers and end at a trap:
+///
+///     for (thread : list) if (ptrace(PTRACE_SEIZE, thread) || ptrace(PTRACE_INTERRUPT, thread))
+///     trap; for (thread : list) wait4(thread, __WALL);    // until it stands still, or has ended
+struct Errand {
+    std::vector<std::uint8_t> code;
+    std::uint64_t seize = 0, wait = 0; ///< where the parts begin; all of these are offsets
+    std::uint64_t end = 0;             ///< where the trap leaves the instruction pointer
+};
+Errand make_errand();
+/// Registers with which the part at @p address goes through the list at [first, last).
+Registers on_errand(Registers base, std::uint64_t address, std::uint64_t first, std::uint64_t last);
+/// Where in the list it was when it came to the trap: the end, or the thread that result() is
+/// about.
+std::uint64_t errand_position(const Registers& registers);
+
+/// Registers with which the instruction at @p address makes a system call.
+Registers system_call(Registers base, std::uint64_t address, long number,
+                      const std::array<std::uint64_t, 4>& arguments);
+/// What it gave: the value, or -errno.
+std::int64_t result(const Registers& registers);
+
+} // namespace pagesift::os::arch

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: MIT
+#include "os/remote_parent.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <elf.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/ptrace.h>
+#include <thread>
+#include <unistd.h>
+
+namespace pagesift::os {
+
+namespace {
+
+Error unsupported(pid_t thread, const std::string& reason, const std::string& hint = {}) {
+    return {ErrorKind::unsupported, fmt::format("thread {}", thread), 0, hint, reason};
+}
+
+/// Where the kernel has put the vdso, from the auxiliary vector; 0: it has none.
+std::uint64_t vdso_address(const Root& root, pid_t thread) {
+    const auto auxv = root.read_text(fmt::format("proc/{}/auxv", thread));
+    std::array<std::uint64_t, 2> pair{};
+    for (std::size_t at = 0; at + sizeof pair <= auxv.text.size(); at += sizeof pair) {
+        std::memcpy(pair.data(), auxv.text.data() + at, sizeof pair);
+        if (pair[0] == AT_SYSINFO_EHDR) return pair[1];
+    }
+    return 0;
+}
+
+Error no_room(pid_t thread) {
+    return unsupported(thread, "has no room behind its vdso",
+                       "programs that were killed while they were at work on it have left their "
+                       "instructions there, or the kernel's vdso fills its pages");
+}
+
+bool all_zero(const std::vector<std::uint8_t>& bytes) {
+    return std::all_of(bytes.begin(), bytes.end(), [](std::uint8_t byte) { return byte == 0; });
+}
+
+constexpr std::uint64_t align(std::uint64_t value, std::uint64_t to) {
+    return (value + to - 1) / to * to;
+}
+
+} // namespace
+
+// The room ---------------------------------------------------------------------------------------
+
+/// Stands before the code.
+struct DetourRoom::Mark {
+    static constexpr std::uint64_t our_magic = 0x31'74'66'69'73'67'70'01; // "\1pgsift1"
+    std::uint64_t magic = 0;
+    std::uint32_t size = 0; ///< of this and the code
+    std::int32_t thread = 0;
+    std::uint64_t stack = 0; ///< the thread's stack pointer where it was
+};
+
+DetourRoom::DetourRoom(const Root& root, pid_t thread)
+    : root_(root), task_folder_(fmt::format("proc/{}/task", thread)) {
+    const auto path = fmt::format("proc/{}/mem", thread);
+    auto memory = root.open(path, O_RDWR);
+    if (!memory.fd) throw Error{ErrorKind::denied, path, memory.error};
+    memory_ = std::move(memory.fd);
+    const std::uint64_t vdso = vdso_address(root, thread);
+    Elf64_Ehdr header{};
+    if (vdso == 0 || !read(vdso, &header, sizeof header) ||
+        std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64)
+        throw unsupported(thread, "has no 64-bit vdso");
+    // The section table is the last thing in the file; the mapping goes on to the page's end.
+    const std::uint64_t file_end =
+        vdso + header.e_shoff + std::uint64_t{header.e_shnum} * header.e_shentsize;
+    begin_ = align(file_end, 16);
+    last_ = align(file_end, static_cast<std::uint64_t>(::getpagesize()));
+    const auto errand = arch::make_errand().code;
+    list_ = last_ - list_length * sizeof(pid_t);
+    errand_ = (list_ - errand.size()) / 16 * 16;
+    end_ = errand_;
+    // It may be what a killed program has left, but nobody else's.
+    std::vector<std::uint8_t> there(errand.size());
+    if (end_ <= begin_ || !read(errand_, there.data(), there.size()) ||
+        (there != errand && !all_zero(there)))
+        throw no_room(thread);
+}
+
+bool DetourRoom::write_bytes(std::uint64_t address, const void* bytes, std::size_t count) const {
+    return ::pwrite(memory_.get(), bytes, count, static_cast<off_t>(address)) ==
+           static_cast<ssize_t>(count);
+}
+
+std::uint64_t DetourRoom::write_errand(const std::vector<std::uint8_t>& code) const {
+    if (!write_bytes(errand_, code.data(), code.size()))
+        throw Error{ErrorKind::failed, "memory of the target", errno};
+    return errand_;
+}
+
+std::uint64_t DetourRoom::write_list(std::span<const pid_t> threads) const {
+    if (!write_bytes(list_, threads.data(), threads.size_bytes()))
+        throw Error{ErrorKind::failed, "memory of the target", errno};
+    return list_;
+}
+
+bool DetourRoom::read(std::uint64_t address, void* bytes, std::size_t count) const {
+    return ::pread(memory_.get(), bytes, count, static_cast<off_t>(address)) ==
+           static_cast<ssize_t>(count);
+}
+
+bool DetourRoom::left_for_good(const Mark& mark, std::uint64_t at, pid_t thread,
+                               const arch::Registers& registers) const {
+    if (mark.thread != thread)
+        return root_.read_text(fmt::format("{}/{}/stat", task_folder_, mark.thread)).error ==
+               ENOENT;
+    const std::uint64_t instruction = arch::instruction(registers);
+    return (instruction < at || instruction >= at + mark.size) &&
+           arch::stack(registers) == mark.stack;
+}
+
+std::uint64_t DetourRoom::take(std::uint64_t bytes, pid_t thread,
+                               const arch::Registers& registers) {
+    size_ = align(sizeof(Mark) + bytes, 16);
+    std::vector<std::uint8_t> there;
+    for (std::uint64_t at = begin_; at + size_ <= end_;) {
+        there.resize(size_);
+        if (!read(at, there.data(), there.size())) break;
+        Mark mark;
+        std::memcpy(&mark, there.data(), sizeof mark);
+        const bool marked = mark.magic == Mark::our_magic && mark.size >= sizeof mark;
+        if (all_zero(there) ||
+            (marked && mark.size == size_ && left_for_good(mark, at, thread, registers))) {
+            place_ = at;
+            return at + sizeof(Mark);
+        }
+        if (!marked) break;
+        at += align(mark.size, 16);
+    }
+    throw no_room(thread);
+}
+
+void DetourRoom::write(const std::vector<std::uint8_t>& code, pid_t thread,
+                       const arch::Registers& registers) const {
+    const Mark mark{Mark::our_magic, static_cast<std::uint32_t>(size_), thread,
+                    arch::stack(registers)};
+    std::vector<std::uint8_t> bytes(size_);
+    std::memcpy(bytes.data(), &mark, sizeof mark);
+    std::memcpy(bytes.data() + sizeof mark, code.data(), code.size());
+    if (!write_bytes(place_, bytes.data(), bytes.size()))
+        throw Error{ErrorKind::denied, fmt::format("memory of thread {}", thread), errno};
+}
+
+void DetourRoom::clear() const {
+    if (place_ == 0) return;
+    const std::vector<std::uint8_t> zeroes(std::max(size_, last_ - errand_));
+    // Nothing depends on it: what stays there is not run.
+    (void)write_bytes(errand_, zeroes.data(), last_ - errand_);
+    (void)write_bytes(place_, zeroes.data(), size_);
+}
+
+// The parent -------------------------------------------------------------------------------------
+
+namespace {
+
+Error stopped_by_signal(pid_t thread) {
+    return unsupported(thread, "is stopped by a signal", "SIGCONT lets it go on");
+}
+
+/// Seizes and stops a thread, before anything else is looked at.
+void seize_and_stop(Tracer& tracer, pid_t thread) {
+    // PTRACE_O_TRACEVFORK comes later: it might be about to call vfork(2) itself.
+    tracer.seize(thread, PTRACE_O_TRACESYSGOOD);
+    if (tracer.wait_for_interrupt(thread).kind == StopKind::group_stop) {
+        tracer.detach(thread);
+        throw stopped_by_signal(thread);
+    }
+    tracer.set_options(thread, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEVFORK);
+}
+
+/// Whether a restartable sequence that the thread may be in is known of.
+bool tells_sequence(Tracer& tracer, pid_t thread) {
+    return arch::in_system_call(tracer.registers(thread)) || tracer.rseq_area(thread).has_value();
+}
+
+/// As seize_and_stop. A kernel before 5.13 does not tell about sequences; then one waits until the
+/// thread is in a system call, where it is in none.
+pid_t stop_thread(Tracer& tracer, pid_t thread) {
+    static constexpr int tries = 50;
+    for (int i = 0; i < tries; ++i) {
+        seize_and_stop(tracer, thread);
+        if (tells_sequence(tracer, thread)) return thread;
+        tracer.detach(thread);
+        std::this_thread::sleep_for(std::chrono::microseconds{300});
+    }
+    throw unsupported(thread, "runs, and this kernel does not tell in which sequence",
+                      "a thread that sleeps will do");
+}
+
+} // namespace
+
+Parent::Parent(Tracer& tracer, const Root& root, pid_t thread)
+    : tracer_(tracer), thread_(stop_thread(tracer, thread)), room_(root, thread) {}
+
+std::uint64_t Parent::rseq_abort() const {
+    if (arch::in_system_call(home_)) return 0;
+    const std::uint64_t area = tracer_.rseq_area(thread_).value_or(0);
+    if (area == 0) return 0;
+    // struct rseq and struct rseq_cs (linux/rseq.h): what the kernel does before it lets a thread
+    // go anywhere else than on (kernel/rseq.c:rseq_ip_fixup).
+    std::uint64_t sequence = 0;
+    if (!room_.read(area + 8, &sequence, sizeof sequence) || sequence == 0) return 0;
+    struct {
+        std::uint32_t version, flags;
+        std::uint64_t start, length, abort;
+    } description{};
+    if (!room_.read(sequence, &description, sizeof description)) return 0;
+    const bool inside = arch::instruction(home_) - description.start < description.length;
+    return inside ? description.abort : 0;
+}
+
+void Parent::restore() {
+    if (masked_) tracer_.set_signal_mask(thread_, mask_);
+    masked_ = false;
+    tracer_.set_registers(thread_, home_, "registers restored");
+}
+
+void Parent::let_go() {
+    restore();
+    room_.clear();
+    tracer_.detach(thread_);
+}
+
+void Parent::leave() {
+    home_ = tracer_.registers(thread_);
+    mask_ = tracer_.signal_mask(thread_);
+    if (const char* reason = arch::refusal(home_)) throw unsupported(thread_, reason);
+    if (tracer_.dispatches_to_itself(thread_))
+        throw unsupported(thread_, "has its system calls sent back to itself");
+    if (const std::uint64_t abort = rseq_abort()) home_ = arch::aborted(home_, abort);
+    detour_ = arch::make_detour(home_, mask_);
+    if (code_ == 0) code_ = room_.take(detour_.code.size(), thread_, home_);
+    room_.write(detour_.code, thread_, home_);
+    tracer_.step("detour written");
+    tracer_.set_registers(thread_, arch::moved(home_, code_), "sent on the detour");
+}
+
+Parent::Leg Parent::run_to_child() {
+    while (true) {
+        tracer_.resume_to_system_call(thread_);
+        const Stop stop = tracer_.wait(thread_);
+        switch (stop.kind) {
+        case StopKind::vfork: return Leg::child;
+        case StopKind::system_call:
+            if (tracer_.is_at_call_end(thread_, code_ + detour_.masked)) masked_ = true;
+            if (tracer_.is_at_call_end(thread_, code_ + detour_.cloned)) fail_without_child();
+            continue;
+        case StopKind::group_stop: let_go(); throw stopped_by_signal(thread_);
+        case StopKind::signal: deliver(stop.signal); return Leg::again;
+        case StopKind::interrupted:
+        case StopKind::other: continue;
+        }
+    }
+}
+
+void Parent::fail_without_child() {
+    const auto error = static_cast<int>(-arch::result(tracer_.registers(thread_)));
+    let_go();
+    throw Error{ErrorKind::failed, fmt::format("thread {}", thread_), error,
+                "the limit of processes may be reached",
+                fmt::format("can make no child ({})", errno_name(error))};
+}
+
+/// A signal that came before the detour blocked it, or cannot be blocked: it is delivered to the
+/// thread as it was, and the thread is stopped anew, wherever that has taken it.
+void Parent::deliver(int signal) {
+    const bool of_detour =
+        tracer_.is_fault(thread_) && room_.contains(arch::instruction(tracer_.registers(thread_)));
+    if (of_detour) {
+        let_go();
+        throw unsupported(thread_, fmt::format("may not make the calls (signal {})", signal));
+    }
+    restore();
+    tracer_.interrupt(thread_);
+    tracer_.resume(thread_, signal);
+    if (tracer_.wait_for_interrupt(thread_).kind != StopKind::group_stop) return;
+    room_.clear();
+    tracer_.detach(thread_);
+    throw stopped_by_signal(thread_);
+}
+
+pid_t Parent::make_child() {
+    static constexpr int tries = 20;
+    for (int i = 0; i < tries; ++i) {
+        try {
+            leave();
+        } catch (const Error&) {
+            room_.clear(); // the thread is where it was, and what an earlier try wrote is not
+            throw;
+        }
+        if (run_to_child() == Leg::again) continue;
+        const pid_t child = tracer_.event_child(thread_);
+        tracer_.wait(child);
+        // The child has the parent's options but for this one, which would kill the parent as well.
+        tracer_.set_options(child, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
+        return child;
+    }
+    room_.clear();
+    tracer_.detach(thread_);
+    throw Error{ErrorKind::failed, fmt::format("thread {}", thread_), 0, "try again",
+                "gets signals without end"};
+}
+
+void Parent::go_home() {
+    int signal = 0;
+    do {
+        tracer_.resume_to_system_call(thread_, signal);
+        // Only SIGSTOP comes here, all else is blocked. It takes effect: the thread, like all of
+        // its process, is in a group stop from then on, into which it falls when it is detached.
+        signal = tracer_.wait(thread_).signal;
+    } while (signal != 0 || !tracer_.is_at_call_end(thread_, code_ + detour_.reaped));
+    tracer_.interrupt(thread_);
+    tracer_.resume(thread_);
+    tracer_.wait_for_interrupt(thread_);
+    masked_ = true;
+    restore();
+    room_.clear();
+    tracer_.step("vdso restored");
+    tracer_.detach(thread_);
+}
+
+} // namespace pagesift::os
