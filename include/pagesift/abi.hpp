@@ -167,6 +167,9 @@ struct cachestat {
 // our own, because the kernel's are macros.
 namespace advice {
 inline constexpr int willneed = 3;
+inline constexpr int dontneed = 4;
+inline constexpr int mergeable = 12;
+inline constexpr int unmergeable = 13;
 inline constexpr int cold = 20;           // 5.4
 inline constexpr int pageout = 21;        // 5.4
 inline constexpr int collapse = 25;       // 6.1

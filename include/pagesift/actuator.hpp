@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 // `Actuator`: what can be done to one process. One of the virtual interfaces of the program, beside
 // `Source`; implemented by os for a live process, and by made-up ones in tests. It acts, and never
-// decides what on.
+// decides what on. `InsideActuator`: likewise what only the process itself can have done.
 //
 //     const AdviseResult done = actuator.advise(abi::advice::pageout, ranges);
 #pragma once
 
 #include "pagesift/base.hpp"
+#include "pagesift/procfs.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -56,6 +58,62 @@ public:
     frame_flags(std::span<const std::uint64_t> frames) = 0;
 
     virtual Gauges gauges() = 0;
+};
+
+/// What must hold of pages while no thread of the process runs; else they are left alone.
+enum class Proof : std::uint8_t {
+    none,  ///< nothing: the advice loses nothing, whatever they are
+    empty, ///< none has an entry of any kind, markers included
+    zero,  ///< each is in memory, not of a file, and all of its bytes are zero
+};
+
+struct InsideRange {
+    AddressRange range;
+    std::uint64_t unit_bytes = 0; ///< is proven, and advised or not, in multiples of this
+    /// That the range must still lie in: same file, place and permissions. Outlives the call.
+    const procfs::Mapping* mapping = nullptr;
+};
+
+struct InsideRequest {
+    int advice = 0; ///< MADV_*
+    Proof proof = Proof::none;
+    /// Only where nothing but the threads, which stand still, could write to the memory.
+    bool sole_writer = false;
+    /// Nothing is begun that would not be over by then, counted from when the first thread stops.
+    std::chrono::nanoseconds max_stop{};
+};
+
+/// What became of a part of a range.
+struct InsidePart {
+    enum class Outcome : std::uint8_t { advised, not_proven, mapping_changed, refused };
+    AddressRange range;
+    Outcome outcome = Outcome::advised;
+    int error = 0; ///< errno, with refused
+};
+
+struct InsideAnswer {
+    /// From the first range on, without holes; what is behind was not come to.
+    std::vector<InsidePart> parts;
+    std::uint64_t calls = 0;
+    double stopped_seconds = 0;
+    unsigned threads = 0, processes = 0; ///< that stood still
+};
+
+class InsideActuator {
+public:
+    virtual ~InsideActuator() = default;
+
+    virtual bool is_same() = 0;
+
+    /// Why such a request would be refused as a whole: what could write to the memory beside its
+    /// threads, or that no page table would be freed (Proof::empty). Has no effect on the process.
+    virtual std::optional<Error> why_not(const InsideRequest& request) = 0;
+
+    /// One stop: proves and gives the advice, part by part, as far as the time allows.
+    /// @throws Error gone; unsupported and denied (nothing was done, nor would be the next time);
+    ///         failed (not this time: a thread did not stand still soon enough)
+    virtual InsideAnswer advise(const InsideRequest& request,
+                                std::span<const InsideRange> ranges) = 0;
 };
 
 } // namespace pagesift

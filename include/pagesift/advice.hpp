@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The advice room: what to act on and what to leave alone, with a reason for each; batches; proof
 // that a plan still fits; and what came of it. It acts through an `Actuator` only, and looks
-// through a `Source`. Everything an action here does keeps every byte of the process' memory.
+// through a `Source`. Everything an action here does keeps every byte of the process' memory. What
+// only the process itself can do is done through an `InsideActuator`.
 //
 //     Planner planner{request, situation};
 //     look.on_mappings = [&](auto&, auto mappings) { planner.begin(mappings); };
@@ -13,6 +14,7 @@
 #include "pagesift/actuator.hpp"
 #include "pagesift/classify.hpp"
 
+#include <chrono>
 #include <functional>
 #include <optional>
 #include <span>
@@ -22,14 +24,25 @@
 
 namespace pagesift::advice {
 
-enum class Action : std::uint8_t { pageout, cold, willneed, collapse };
-inline constexpr std::size_t action_count = 4;
+enum class Action : std::uint8_t {
+    pageout,
+    cold,
+    willneed,
+    collapse,
+    // From inside, while the process stands still.
+    pt_reclaim,
+    zero_drop,
+    merge,
+    unmerge,
+};
+inline constexpr std::size_t action_count = 8;
 
 struct ActionInfo {
     std::string_view name;    ///< "pageout"
     std::string_view kernel;  ///< "MADV_PAGEOUT"
     int number = 0;           ///< of abi::advice
     std::string_view meaning; ///< one line
+    bool inside = false;      ///< only the process itself can do it, so it is stopped for it
 };
 std::span<const ActionInfo, action_count> action_table();
 const ActionInfo& info_of(Action action);
@@ -65,6 +78,14 @@ enum class Reason : std::uint8_t {
     no_huge_page,
     unaligned,
     costs_more,
+    // From inside.
+    spanning,
+    markers,
+    not_private,
+    flags_unknown,
+    wipe_on_fork,
+    already_mergeable,
+    no_gain,
     // Of a plan that is applied later.
     mapping_changed,
     state_changed,
@@ -73,8 +94,9 @@ enum class Reason : std::uint8_t {
     in_use,
     refused,
     interrupted,
+    no_time,
 };
-inline constexpr std::size_t reason_count = 30;
+inline constexpr std::size_t reason_count = 38;
 /// Word::meaning says it to people, as the end of "left alone: ".
 std::span<const Word, reason_count> reason_table();
 const Word& word_of(Reason reason);
@@ -106,6 +128,9 @@ struct Situation {
     std::optional<std::uint64_t> available_bytes; ///< MemAvailable
     /// Whether the caller owns the file behind a mapping or may write to it; empty: taken as yes.
     std::function<Tri(const Mapping&)> owns_file;
+    /// Bytes of pages in a range that are in memory and equal another one of it, without zeros;
+    /// empty: not known. Reads them.
+    std::function<std::optional<std::uint64_t>(AddressRange)> equal_bytes;
 };
 
 struct Identity {
@@ -126,6 +151,7 @@ struct PlannedRange {
     std::uint64_t fresh_bytes = 0; ///< on no list of the kernel's yet, so it may pass them over
     std::uint64_t fill_bytes = 0;  ///< collapse: memory for what is nothing or zero pages now
     std::uint64_t copy_bytes = 0;  ///< collapse: of what is shared, in swap or only in the cache
+    std::uint64_t gain_bytes = 0;  ///< merge: zeros, and what is there twice; an estimate
     std::uint64_t bytes() const { return range.size().value; }
     bool operator==(const PlannedRange&) const = default;
 };
@@ -143,7 +169,7 @@ struct Forecast {
     std::uint64_t swap_bytes = 0;             ///< that go to swap, or come from it
     std::uint64_t file_bytes = 0;             ///< that are read from a file again, or now
     std::optional<std::uint64_t> freed_bytes; ///< memory that is free right after; empty: unknown
-    std::uint64_t fresh_bytes = 0, fill_bytes = 0, copy_bytes = 0;
+    std::uint64_t fresh_bytes = 0, fill_bytes = 0, copy_bytes = 0, gain_bytes = 0;
 };
 
 struct Plan {
@@ -194,6 +220,8 @@ std::uint64_t swap_bytes(const Plan& plan);
 /// First asked: is_candidate.
 std::optional<Reason> objection(Action action, const Situation& situation, const Mapping& mapping,
                                 const Stretch& stretch);
+/// Why nothing of a mapping is taken, whatever its pages are.
+std::optional<Reason> objection_to_mapping(Action action, const Mapping& mapping);
 /// Whether pages like these are what the action is about.
 bool is_candidate(Action action, const Mapping& mapping, const Stretch& stretch);
 
@@ -227,6 +255,15 @@ struct Stayed {
     int error = 0; ///< errno, with Reason::refused
 };
 
+/// How long a process stood still.
+struct Stops {
+    std::vector<double> seconds;         ///< of each stop, in their order
+    unsigned threads = 0, processes = 0; ///< the most that stood still at a time
+    double longest() const;
+    double total() const;
+    double percentile(double share) const; ///< nearest rank; 0 where there was no stop
+};
+
 struct Effect {
     std::uint64_t calls = 0;
     std::uint64_t advised_bytes = 0; ///< of ranges that a call went through
@@ -242,6 +279,10 @@ struct Effect {
     std::vector<Stayed> stayed; ///< by address, but for what was tried again
     /// Of each range of the plan; empty: no page tells.
     std::vector<std::optional<std::uint64_t>> moved;
+    std::optional<Stops> stops; ///< of what is done from inside
+    std::optional<std::uint64_t> tables_before_bytes, tables_after_bytes; ///< VmPTE, likewise
+    std::optional<std::uint64_t> rss_before_bytes, rss_after_bytes;       ///< VmRSS, likewise
+    std::vector<AddressRange> freed_tables; ///< pt-reclaim: slots that have no table any more
     bool interrupted = false;
     std::optional<Error> ended; ///< the process went away
     std::uint64_t stayed_bytes(Reason reason) const;
@@ -256,6 +297,7 @@ struct ApplyOptions {
     std::function<void(std::uint64_t bytes)> after_batch;
     std::function<void()> pause; ///< before what failed is tried again
     std::function<bool()> interrupted;
+    std::chrono::nanoseconds max_stop = std::chrono::milliseconds{10};
 };
 
 /// What an errno of process_madvise(2) means for an action; empty: nothing beyond its name.
@@ -266,5 +308,25 @@ std::string_view explain(Action action, int error);
 /// Throws nothing once something was done: see Effect::ended.
 Effect apply(const Plan& plan, const Situation& situation, Source& source, Actuator& actuator,
              const ApplyOptions& options);
+
+// --- From inside ---------------------------------------------------------------------------------
+
+/// Plans pt-reclaim: the empty tables of a look at the whole process. Ranges are slots, within
+/// @p only, where that is not empty. Empty tables of which nobody knows where they are become a
+/// gap.
+Plan plan_tables(const Request& request, const Situation& situation, const Census& census,
+                 std::span<const AddressRange> only);
+
+/// What an action must prove, and whether others than the process' threads may write meanwhile.
+InsideRequest inside_request(const Plan& plan, std::chrono::nanoseconds max_stop);
+
+/// What KSM will make of a plan to merge, by the machine's settings: one line each.
+std::vector<Gap> ksm_notes(const HostFacts& host);
+
+/// Acts in as many stops as it takes, each no longer than ApplyOptions::max_stop as far as that can
+/// be told beforehand. Proves again before the stops what cannot be proven during them, and looks
+/// afterwards. Throws Error where nothing was done.
+Effect apply_inside(const Plan& plan, Source& source, InsideActuator& actuator,
+                    const ApplyOptions& options);
 
 } // namespace pagesift::advice

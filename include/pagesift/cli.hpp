@@ -37,6 +37,7 @@ struct AdviseArguments {
     std::string cold_for;                 ///< a duration, with a file
     std::string plan;                     ///< a file
     std::optional<double> psi;            ///< percent
+    std::string max_stop = "10ms";        ///< a duration
     unsigned retry = 1;
     bool apply = false, dry_run = false, force = false, force_fill = false;
 };

@@ -130,6 +130,13 @@ std::unique_ptr<Actuator> open_actuator(std::uint32_t pid, std::uint64_t start_t
 std::optional<bool> owns_file(std::uint32_t pid, const Mapping& mapping,
                               const OpenOptions& options);
 
+/// Bytes of pages of @p range that are in memory, private, and equal to another one of it; without
+/// zeros. An estimate: the process runs meanwhile. Reads them by process_vm_readv(2), which marks
+/// them as referenced; what is not in memory is not touched. Needs PTRACE_MODE_ATTACH. Empty: could
+/// not be read. 8 bytes a page of memory.
+std::optional<std::uint64_t> read_equal_bytes(std::uint32_t pid, AddressRange range,
+                                              const OpenOptions& options);
+
 /// /proc/swaps as it is now.
 std::vector<procfs::SwapArea> read_swaps(const OpenOptions& options);
 /// MemAvailable; empty: not known.

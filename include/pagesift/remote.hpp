@@ -16,7 +16,8 @@
 //   of the work and its last.
 #pragma once
 
-#include "pagesift/base.hpp"
+#include "pagesift/actuator.hpp"
+#include "pagesift/source.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -24,6 +25,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 namespace pagesift::os {
 
@@ -62,6 +64,10 @@ public:
     /// target that were opened before the stop may be those of an address space that it has left by
     /// execve(2).
     std::uint32_t witness() const;
+
+    /// All that stand still, of the target and of processes that share its memory; without the
+    /// child.
+    std::vector<std::uint32_t> threads() const;
 
     /// Whether no page of @p range, which lies on page borders, has an entry of any kind, markers
     /// included (every word of the witness' page map is 0 but for soft-dirty, which says nothing).
@@ -119,5 +125,14 @@ private:
     struct Files;
     std::unique_ptr<Files> files_;
 };
+
+/// The remote call as an `InsideActuator`. As RemoteTarget's constructor: no effect on the process,
+/// the same errors. What an InsideRequest::sole_writer refuses is listed in
+/// src/os/remote_writers.hpp; what it cannot see are processes that write by process_vm_writev(2)
+/// or /proc/PID/mem, which whoever runs them must hold back.
+///
+/// A proof of zeros reads pages by process_vm_readv(2), which marks them as referenced.
+std::unique_ptr<InsideActuator> open_inside(std::uint32_t pid, std::uint64_t start_time,
+                                            std::shared_ptr<const HostFacts> host);
 
 } // namespace pagesift::os

@@ -73,7 +73,8 @@ static_assert(system_CAP_SYS_NICE == CAP_SYS_NICE);
 static_assert(system_CAP_CHECKPOINT_RESTORE == CAP_CHECKPOINT_RESTORE);
 
 static_assert(advice::willneed == MADV_WILLNEED && advice::cold == MADV_COLD &&
-              advice::pageout == MADV_PAGEOUT);
+              advice::pageout == MADV_PAGEOUT && advice::dontneed == MADV_DONTNEED &&
+              advice::mergeable == MADV_MERGEABLE && advice::unmergeable == MADV_UNMERGEABLE);
 
 static_assert(sizeof(pm_scan_arg) == 96 && PAGEMAP_SCAN == _IOWR('f', 16, pm_scan_arg));
 static_assert(sizeof(procmap_query) == 104 && PROCMAP_QUERY == _IOWR('f', 17, procmap_query));

@@ -9,7 +9,7 @@ namespace {
 PlannedRange first_part(const PlannedRange& range, std::uint64_t bytes) {
     PlannedRange part = range;
     part.range.end = range.range.start + Bytes{bytes};
-    part.fresh_bytes = part.fill_bytes = part.copy_bytes = 0; // of the whole only
+    part.fresh_bytes = part.fill_bytes = part.copy_bytes = part.gain_bytes = 0; // of the whole only
     return part;
 }
 

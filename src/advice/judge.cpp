@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "pagesift/advice.hpp"
 
+#include <algorithm>
+#include <array>
+
 namespace pagesift::advice {
 namespace {
 
@@ -21,7 +24,7 @@ bool of_file(const Mapping& mapping) {
 
 /// What no action of ours is for, whatever the pages are. mm/madvise.c:can_madv_lru_vma,
 /// mm/khugepaged.c:thp_vma_allowable_order.
-std::optional<Reason> objection_to_mapping(const Mapping& mapping) {
+std::optional<Reason> objection_to_any(const Mapping& mapping) {
     if (mapping.backing == Backing::hugetlb || has_flag(mapping, VmFlag::hugetlb))
         return Reason::hugetlb;
     if (mapping.backing == Backing::special || mapping.backing == Backing::device ||
@@ -66,7 +69,75 @@ std::optional<Reason> objection_to_reading(const Mapping& mapping, const Stretch
     return {};
 }
 
+/// Whether all flags of a mapping are among those of plain memory. Others mean that somebody else
+/// may look at it or write to it, or that contents are more than bytes: dc (devices have memory
+/// that fork must not copy), mt (tags of memory), ss (a shadow stack), dp (may be dropped at any
+/// time), gd (a stack), and whatever comes (fs/proc/task_mmu.c:show_smap_vma_flags).
+bool is_plain(const Mapping& mapping) {
+    static constexpr std::array<std::string_view, 14> plain{
+        "rd", "wr", "ex", "mr", "mw", "me", "ac", "nr", "hg", "nh", "mg", "sd", "dd", "sr"};
+    std::string_view rest = mapping.smaps->vm_flags.text;
+    while (!rest.empty()) {
+        const auto code = rest.substr(0, rest.find(' '));
+        rest.remove_prefix(std::min(rest.size(), code.size() + 1));
+        if (!code.empty() && std::find(plain.begin(), plain.end(), code) == plain.end())
+            return false;
+    }
+    return true;
+}
+
+/// Dropped pages must come back as zero pages, and nothing but the process' threads may have to do
+/// with them. mm/madvise.c:madvise_dontneed_single_vma; mm/memory.c:do_anonymous_page.
+std::optional<Reason> objection_to_dropping(const Mapping& mapping) {
+    const bool own = mapping.backing == Backing::anon && !mapping.shared && mapping.inode == 0 &&
+                     mapping.device.major == 0 && mapping.device.minor == 0;
+    if (!own) return Reason::not_private;
+    if (!mapping.smaps) return Reason::flags_unknown;
+    if (has_flag(mapping, VmFlag::locked)) return Reason::mlocked;
+    if (has_flag(mapping, VmFlag::wipe_on_fork)) return Reason::wipe_on_fork;
+    if (!is_plain(mapping)) return Reason::special;
+    return {};
+}
+
+/// mm/ksm.c:vma_ksm_compatible, and what has been told already.
+std::optional<Reason> objection_to_ksm(Action action, const Mapping& mapping) {
+    if (mapping.shared || mapping.backing != Backing::anon) return Reason::not_private;
+    if (!mapping.smaps) return Reason::flags_unknown;
+    if (action == Action::merge && has_flag(mapping, VmFlag::mergeable))
+        return Reason::already_mergeable;
+    if (action == Action::merge && !is_plain(mapping)) return Reason::special;
+    return {};
+}
+
+std::optional<Reason> objection_to_zeros(const Stretch& stretch) {
+    const PageClass& cls = stretch.cls;
+    if (cls.folio == FolioSize::hugetlb) return Reason::hugetlb;
+    if (cls.attribute(Attribute::mlocked) == Tri::yes ||
+        cls.attribute(Attribute::unevictable) == Tri::yes)
+        return Reason::mlocked;
+    if (cls.attribute(Attribute::uffd_wp) == Tri::yes) return Reason::userfaultfd;
+    if (cls.attribute(Attribute::lazyfree) == Tri::yes) return Reason::lazyfree;
+    // Its frame would stay with the others.
+    if (stretch.sole == Tri::no) return Reason::shared;
+    if (stretch.sole == Tri::unknown) return Reason::unknown;
+    return {};
+}
+
 } // namespace
+
+std::optional<Reason> objection_to_mapping(Action action, const Mapping& mapping) {
+    if (const auto reason = objection_to_any(mapping)) return reason;
+    switch (action) {
+    case Action::zero_drop: return objection_to_dropping(mapping);
+    case Action::merge:
+    case Action::unmerge: return objection_to_ksm(action, mapping);
+    case Action::pt_reclaim:
+        if (!mapping.smaps) return Reason::flags_unknown;
+        if (has_flag(mapping, VmFlag::locked)) return Reason::mlocked;
+        return {};
+    default: return {};
+    }
+}
 
 bool is_candidate(Action action, const Mapping& mapping, const Stretch& stretch) {
     const State state = stretch.cls.state;
@@ -76,6 +147,10 @@ bool is_candidate(Action action, const Mapping& mapping, const Stretch& stretch)
     case Action::willneed: return state == State::swapped || state == State::shmem_swapped;
     case Action::collapse:
         return mapping.backing == Backing::anon || mapping.backing == Backing::shmem;
+    case Action::pt_reclaim: return false; // has no pages: plan_tables()
+    case Action::zero_drop: return state == State::present && stretch.cls.kind == Kind::zero_filled;
+    case Action::merge: return state == State::present && mapping.backing == Backing::anon;
+    case Action::unmerge: return state == State::present && stretch.cls.kind == Kind::ksm_sole;
     }
     return false;
 }
@@ -83,14 +158,19 @@ bool is_candidate(Action action, const Mapping& mapping, const Stretch& stretch)
 std::optional<Reason> objection(Action action, const Situation& situation, const Mapping& mapping,
                                 const Stretch& stretch) {
     if (stretch.matches == Tri::unknown) return Reason::undecided;
-    if (const auto reason = objection_to_mapping(mapping)) return reason;
+    if (const auto reason = objection_to_mapping(action, mapping)) return reason;
     switch (action) {
     case Action::pageout:
     case Action::cold: return objection_to_aging(action, situation, mapping, stretch);
     case Action::willneed: return objection_to_reading(mapping, stretch);
-    case Action::collapse: break;
+    case Action::collapse:
+        if (has_flag(mapping, VmFlag::no_hugepage)) return Reason::no_huge_page;
+        return {};
+    case Action::zero_drop: return objection_to_zeros(stretch);
+    case Action::pt_reclaim:
+    case Action::merge:
+    case Action::unmerge: return {};
     }
-    if (has_flag(mapping, VmFlag::no_hugepage)) return Reason::no_huge_page;
     return {};
 }
 

@@ -198,6 +198,7 @@ private:
         const bool slots = planned.unit_bytes == plan.slot_bytes &&
                            planned.range.start.value % plan.slot_bytes == 0;
         if (plan.action == Action::collapse && !slots) fail("a huge page would not be aligned");
+        if (plan.action == Action::pt_reclaim && !slots) fail("a page table would not be whole");
         const json& idle = member(object, "idle_seconds");
         if (idle.is_number() && idle.get<double>() >= 0) planned.idle_seconds = idle.get<double>();
         for (auto [name, value] : {std::pair{"fresh_bytes", &planned.fresh_bytes},
@@ -207,6 +208,8 @@ private:
             if (*value > planned.bytes())
                 fail(std::string{"'"} + name + "' is more than the range");
         }
+        if (object.contains("gain_bytes")) planned.gain_bytes = number(object, "gain_bytes");
+        if (planned.gain_bytes > 2 * planned.bytes()) fail("'gain_bytes' is more than the range");
         plan.ranges.push_back(planned);
     }
 

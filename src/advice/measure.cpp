@@ -47,6 +47,10 @@ Tri Measure::moved(const Stretch& stretch) const {
         // (mm/madvise.c:swapin_walk_pmd_entry) or in the page cache (shmem_swapin_range).
         return present || cls.state == State::cached ? Tri::yes : Tri::unknown;
     case Action::collapse: return present ? cls.attribute(Attribute::pmd_mapped) : Tri::no;
+    case Action::pt_reclaim:
+    case Action::zero_drop:
+    case Action::merge:
+    case Action::unmerge: break; // apply_inside()
     }
     return Tri::unknown;
 }

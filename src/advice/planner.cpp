@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "advice/folios.hpp"
+#include "advice/merging.hpp"
 #include "advice/slots.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 
 namespace pagesift::advice {
@@ -40,7 +42,8 @@ public:
                   spans_.skip(s.range, s.mapping,
                               s.folio_pages ? Reason::folio_split : Reason::unknown);
               }),
-          slots_(situation_, request_.force_fill, spans_) {
+          slots_(situation_, request_.force_fill, spans_),
+          merging_(situation_, spans_) {
         if (situation_.owns_file)
             situation_.owns_file = [this, ask = std::move(situation_.owns_file)](
                                        const Mapping& mapping) { return owns(mapping, ask); };
@@ -54,6 +57,7 @@ public:
         const Mapping& mapping = mappings_[stretch.mapping];
         if (!is_candidate(request_.action, mapping, stretch)) return gate_.flush();
         if (request_.action == Action::collapse) return slots_.add(mapping, stretch);
+        if (request_.action == Action::merge) return merging_.add(mapping, stretch);
         if (stretch.matches == Tri::no) return gate_.flush();
         if (const auto reason = objection(request_.action, situation_, mapping, stretch)) {
             gate_.flush();
@@ -68,7 +72,9 @@ public:
     Plan finish() {
         gate_.flush();
         slots_.finish();
+        merging_.finish();
         spans_.finish();
+        if (request_.action == Action::unmerge) keep_longest();
         if (request_.action == Action::pageout)
             spans_.limit(situation_.swap_free_bytes, Reason::swap_full, needs_swap);
         if (request_.action == Action::willneed && situation_.available_bytes)
@@ -84,10 +90,30 @@ public:
         plan.skipped = std::move(spans_.skipped);
         keep_used_mappings(plan, mappings_);
         plan.forecast = forecast_of(plan);
+        if (request_.action == Action::merge) plan.gaps = ksm_notes(situation_.host);
         return plan;
     }
 
 private:
+    /// Each range cuts a mapping in three, and a process may have only so many (max_map_count).
+    void keep_longest() {
+        static constexpr std::size_t most = 1000;
+        auto& ranges = spans_.ranges;
+        if (ranges.size() <= most) return;
+        std::vector<std::uint64_t> sizes;
+        for (const PlannedRange& one : ranges) sizes.push_back(one.bytes());
+        std::nth_element(sizes.begin(), sizes.begin() + most, sizes.end(), std::greater<>{});
+        std::size_t left = most;
+        std::vector<PlannedRange> kept;
+        for (const PlannedRange& one : ranges)
+            if (one.bytes() > sizes[most] && left-- > 0)
+                kept.push_back(one);
+            else
+                spans_.skip(one.range, one.mapping, Reason::limit);
+        ranges = std::move(kept);
+        spans_.finish();
+    }
+
     /// Asked once a mapping.
     Tri owns(const Mapping& mapping, const std::function<Tri(const Mapping&)>& ask) {
         if (!owned_ || owned_->first != mapping.range.start)
@@ -144,10 +170,11 @@ private:
         range.mapping = stretch.mapping;
         range.state = cls.state;
         range.kind = cls.kind;
-        range.swap = !present || cls.backing != Backing::file;
+        range.swap = !info_of(request_.action).inside && (!present || cls.backing != Backing::file);
         range.unit_bytes = situation_.host.page_size * stretch.folio_pages.value_or(1);
         if (request_.idle_for) range.idle_seconds = idle_at(stretch.range.start);
-        if (stretch.on_lru == Tri::no) range.fresh_bytes = stretch.range.size().value;
+        if (stretch.on_lru == Tri::no && !info_of(request_.action).inside)
+            range.fresh_bytes = stretch.range.size().value;
         spans_.take(range);
     }
 
@@ -157,6 +184,7 @@ private:
     Spans spans_;
     FolioGate gate_;
     SlotPlanner slots_;
+    MergePlanner merging_;
     std::size_t next_idle_ = 0;
     std::optional<std::pair<Address, Tri>> owned_;
 };
@@ -184,6 +212,7 @@ Forecast forecast_of(const Plan& plan) {
         sum.fresh_bytes += one.fresh_bytes;
         sum.fill_bytes += one.fill_bytes;
         sum.copy_bytes += one.copy_bytes;
+        sum.gain_bytes += one.gain_bytes;
     }
     return sum;
 }

@@ -34,6 +34,7 @@ void Spans::take(const PlannedRange& range) {
     last.fresh_bytes += range.fresh_bytes;
     last.fill_bytes += range.fill_bytes;
     last.copy_bytes += range.copy_bytes;
+    last.gain_bytes += range.gain_bytes;
 }
 
 void Spans::skip(AddressRange range, std::size_t mapping, Reason reason) {
@@ -86,7 +87,7 @@ void Spans::limit(std::uint64_t budget, Reason reason, bool (*counts)(const Plan
         cut = true;
         const Address end = one.range.start + Bytes{kept};
         skip({end, one.range.end}, one.mapping, reason);
-        for (auto* sum : {&one.fresh_bytes, &one.fill_bytes, &one.copy_bytes})
+        for (auto* sum : {&one.fresh_bytes, &one.fill_bytes, &one.copy_bytes, &one.gain_bytes})
             *sum = share(*sum, kept, one.bytes());
         one.range.end = end;
     }

@@ -10,10 +10,20 @@ namespace {
 
 constexpr std::array<ActionInfo, action_count> actions{{
     {"pageout", "MADV_PAGEOUT", abi::advice::pageout,
-     "write pages to swap or drop what a file has, now"},
-    {"cold", "MADV_COLD", abi::advice::cold, "let these pages go first when memory is short"},
-    {"willneed", "MADV_WILLNEED", abi::advice::willneed, "read pages back from swap and files"},
-    {"collapse", "MADV_COLLAPSE", abi::advice::collapse, "make huge pages of small ones"},
+     "write pages to swap or drop what a file has, now", false},
+    {"cold", "MADV_COLD", abi::advice::cold, "let these pages go first when memory is short",
+     false},
+    {"willneed", "MADV_WILLNEED", abi::advice::willneed, "read pages back from swap and files",
+     false},
+    {"collapse", "MADV_COLLAPSE", abi::advice::collapse, "make huge pages of small ones", false},
+    {"pt-reclaim", "MADV_DONTNEED", abi::advice::dontneed, "free page tables that hold nothing",
+     true},
+    {"zero-drop", "MADV_DONTNEED", abi::advice::dontneed,
+     "give back pages that hold nothing but zeros", true},
+    {"merge", "MADV_MERGEABLE", abi::advice::mergeable, "let KSM merge pages of equal contents",
+     true},
+    {"unmerge", "MADV_UNMERGEABLE", abi::advice::unmergeable,
+     "make ordinary pages of KSM pages that nobody shares", true},
 }};
 
 constexpr std::array<Word, reason_count> reasons{{
@@ -41,12 +51,20 @@ constexpr std::array<Word, reason_count> reasons{{
     {"no-huge-page", "no_huge_page", "the program wants no huge page here (MADV_NOHUGEPAGE)"},
     {"unaligned", "unaligned", "no mapping covers all of what a huge page would take"},
     {"costs-more", "costs_more", "a huge page would cost more memory than it holds; --force-fill"},
+    {"spanning", "spanning", "a page table that several mappings share, so that no call frees it"},
+    {"markers", "markers", "entries that are markers, which would be lost"},
+    {"not-private", "not_private", "not private anonymous memory, so something else stands behind"},
+    {"flags-unknown", "flags_unknown", "the mapping's flags were not read; --smaps on"},
+    {"wipe-on-fork", "wipe_on_fork", "the program handles it in its own way (MADV_WIPEONFORK)"},
+    {"already-mergeable", "already_mergeable", "KSM has been told of it already"},
+    {"no-gain", "no_gain", "too little of it is zero or there twice"},
     {"mapping-changed", "mapping_changed", "the mapping is not what it was"},
     {"state-changed", "state_changed", "the pages are not what they were"},
     {"fresh", "fresh", "so new that they are on no list of the kernel's yet; --retry"},
     {"in-use", "in_use", "the kernel kept them: in use by I/O or by the process at that moment"},
     {"refused", "refused", "the kernel refused"},
     {"interrupted", "interrupted", "interrupted before they were reached"},
+    {"no-time", "no_time", "stopping the process takes as long as --max-stop allows"},
 }};
 
 } // namespace
@@ -77,6 +95,12 @@ std::string_view why(const Plan& plan, const PlannedRange& range) {
                                   : "in memory and mapped once";
     case Action::willneed: return "in swap";
     case Action::collapse: return "small pages where one huge page fits";
+    case Action::pt_reclaim: return "a page table without a single entry";
+    case Action::zero_drop:
+        return range.unit_bytes > plan.page_size ? "nothing but zeros, a whole large folio"
+                                                 : "nothing but zeros";
+    case Action::merge: return "zeros, or contents that are there twice";
+    case Action::unmerge: return "KSM pages that nobody shares";
     }
     return "";
 }
@@ -93,11 +117,20 @@ std::string_view cost(const Plan& plan, const PlannedRange& range) {
         return range.fill_bytes + range.copy_bytes == 0
                    ? "a huge page must be found, and pages are copied"
                    : "pages are copied, and what is nothing now takes memory";
+    case Action::pt_reclaim: return "stopped for it; a table is made again when it is used";
+    case Action::zero_drop:
+        return range.unit_bytes > plan.page_size
+                   ? "stopped for it; dropped as a whole, and small pages when it is written to"
+                   : "stopped for it; a fault when it is used again";
+    case Action::merge: return "stopped for it; KSM's time, and a copy a page that is written to";
+    case Action::unmerge: return "stopped for it; pages are copied";
     }
     return "";
 }
 
 std::optional<std::uint64_t> freed_bytes(const Plan& plan, const PlannedRange& range) {
+    if (plan.action == Action::pt_reclaim) return range.bytes() / plan.slot_bytes * plan.page_size;
+    if (plan.action == Action::zero_drop) return range.bytes();
     if (plan.action != Action::pageout) return 0;
     if (!range.swap || plan.swap_frees == Tri::yes) return range.bytes();
     return plan.swap_frees == Tri::no ? std::optional{std::uint64_t{0}} : std::nullopt;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "cli/advise.hpp"
+#include "pagesift/remote.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <utility>
 
 namespace pagesift::cli {
 namespace {
@@ -132,7 +134,8 @@ private:
         if (open.smaps != os::OpenOptions::Smaps::automatic) return source;
         const auto bytes = status.vm_rss_bytes.value_or(0) + status.vm_swap_bytes.value_or(0);
         // Whoever acts takes longer than that, and is to know all that there is to be known.
-        if (bytes > most_bytes_for_smaps && !plan_.apply) return source;
+        const bool by_flags = plan_.action && is_inside(*plan_.action);
+        if (bytes > most_bytes_for_smaps && !plan_.apply && !by_flags) return source;
         with_flags = true;
         open.smaps = os::OpenOptions::Smaps::on;
         return os::open_process(pid, machine_, open);
@@ -144,6 +147,19 @@ private:
                         "the process has ended"};
     }
 
+    static bool is_inside(advice::Action action) { return advice::info_of(action).inside; }
+
+    /// Why not, where it cannot be done. Nothing happens to the process.
+    std::optional<Error> open_inside(std::uint32_t pid, std::uint64_t start_time,
+                                     std::unique_ptr<InsideActuator>& inside) const {
+        try {
+            inside = os::open_inside(pid, start_time, machine_.host);
+            return {};
+        } catch (const Error& error) {
+            return error;
+        }
+    }
+
     void advise_process(std::uint32_t pid) {
         // First of all, so that whoever is not to be acted on is not even looked at. Whoever still
         // is the same once the source is open is the one that this looks at.
@@ -151,14 +167,20 @@ private:
         bool with_flags = false;
         const auto source = open_source(pid, with_flags);
         require_same(*actuator, pid);
-        const auto refusal = why_not(*actuator, *plan_.action, pid);
+        std::unique_ptr<InsideActuator> inside;
+        auto refusal = is_inside(*plan_.action)
+                           ? open_inside(pid, source->process().start_time(), inside)
+                           : why_not(*actuator, *plan_.action, pid);
         if (refusal && plan_.apply) throw Error{*refusal};
         auto situation = read_situation(source->host(), pid, plan_.open);
         situation.swap_free_bytes -= std::min(situation.swap_free_bytes, promised_swap_bytes_);
         Plan plan = make_plan(*source, situation, boot_id_);
+        if (inside && !refusal)
+            refusal = inside->why_not(advice::inside_request(plan, plan_.max_stop));
         if (refusal)
             plan.gaps.push_back(
-                {"process_madvise", std::nullopt, refusal->what(), refusal->hint(), false});
+                {inside || is_inside(plan.action) ? "remote call" : "process_madvise", std::nullopt,
+                 refusal->what(), refusal->hint(), false});
         if (!with_flags)
             plan.gaps.push_back({"smaps", std::nullopt,
                                  "VmFlags were not read, so what is registered with userfaultfd, "
@@ -168,7 +190,7 @@ private:
             promised_swap_bytes_ += advice::swap_bytes(plan);
             return finish(plan, {});
         }
-        act(plan, situation, *actuator);
+        act(plan, situation, *actuator, inside.get());
     }
 
     Plan make_plan(Source& source, const advice::Situation& situation, const std::string& boot_id) {
@@ -177,15 +199,25 @@ private:
         advice::Request request = plan_.request;
         request.action = *plan_.action;
         idle_.give(request, identity);
-        advice::Planner planner{std::move(request), situation};
         LookOptions look = plan_.look;
         look.only = in_whole_pages(std::move(look.only), source.host().page_size);
+        if (request.action == advice::Action::pt_reclaim) {
+            // Whether a table is empty shows only in all of it.
+            const auto only = std::exchange(look.only, {});
+            const Census census = pagesift::look(source, look);
+            return finish_plan(advice::plan_tables(request, situation, census, only), census,
+                               identity);
+        }
+        advice::Planner planner{std::move(request), situation};
         look.on_mappings = [&](const ProcessText&, std::span<const Mapping> mappings) {
             planner.begin(mappings);
         };
         look.on_stretch = [&](const Stretch& stretch) { planner.add(stretch); };
         const Census census = pagesift::look(source, look);
-        Plan plan = planner.finish();
+        return finish_plan(planner.finish(), census, identity);
+    }
+
+    Plan finish_plan(Plan plan, const Census& census, const advice::Identity& identity) {
         plan.identity = identity;
         plan.comm = census.process.comm;
         plan.exe = census.process.exe;
@@ -229,7 +261,11 @@ private:
                         "the plan does not say when the process was started"};
         const auto actuator =
             os::open_actuator(pid, plan.identity.start_time, plan_.protect, plan_.open);
-        if (const auto refusal = why_not(*actuator, plan.action, pid)) throw Error{*refusal};
+        std::unique_ptr<InsideActuator> inside;
+        const auto refusal = is_inside(plan.action)
+                                 ? open_inside(pid, plan.identity.start_time, inside)
+                                 : why_not(*actuator, plan.action, pid);
+        if (refusal) throw Error{*refusal};
         plan_.action = plan.action;
         bool with_flags = false;
         const auto source = open_source(pid, with_flags);
@@ -242,21 +278,26 @@ private:
         for (Mapping& mapping : plan.mappings)
             if (const auto* found = advice::find_same(now, mapping, mapping.range))
                 mapping.smaps = found->smaps;
-        act(plan, read_situation(source->host(), pid, plan_.open), *actuator);
+        act(plan, read_situation(source->host(), pid, plan_.open), *actuator, inside.get());
     }
 
     // --- Acting ---
 
-    void act(const Plan& plan, const advice::Situation& situation, Actuator& actuator) {
+    void act(const Plan& plan, const advice::Situation& situation, Actuator& actuator,
+             InsideActuator* inside) {
         if (interrupted()) return finish(plan, {});
-        // VmFlags do not change while a process is acted on; what else may is read again each time.
-        const auto source = os::open_process(plan.identity.pid, machine_, plan_.open);
+        auto open = plan_.open;
+        // What is done from inside must keep to flags, so they are read again before each batch.
+        // For what is done from outside they only say what is worth it.
+        if (inside != nullptr) open.smaps = os::OpenOptions::Smaps::on;
+        const auto source = os::open_process(plan.identity.pid, machine_, open);
         require_same(actuator, plan.identity.pid);
         Progress progress{environment_.err_is_terminal && !options_.quiet ? environment_.err
                                                                           : nullptr,
                           1, plan.forecast.bytes};
         advice::ApplyOptions apply;
-        apply.batch_bytes = brake_.batch_bytes();
+        apply.batch_bytes = brake_.batch_bytes(plan.action);
+        apply.max_stop = plan_.max_stop;
         apply.retries = plan_.retries;
         apply.interrupted = environment_.interrupted;
         apply.before_batch = [&](std::uint64_t bytes) {
@@ -267,7 +308,9 @@ private:
         apply.pause = [&] {
             sleep_until(Clock::now() + std::chrono::milliseconds{20}, environment_);
         };
-        const auto effect = advice::apply(plan, situation, *source, actuator, apply);
+        const auto effect = inside != nullptr
+                                ? advice::apply_inside(plan, *source, *inside, apply)
+                                : advice::apply(plan, situation, *source, actuator, apply);
         finish(plan, &effect);
     }
 
@@ -287,6 +330,10 @@ private:
         if (effect.ended) {
             outcome_.partial = true;
             messages_.error(*effect.ended);
+        }
+        if (effect.stayed_bytes(advice::Reason::no_time) > 0) {
+            outcome_.partial = true;
+            messages_.warn(subject, "did not stand still soon enough for all of it; --max-stop");
         }
         for (const auto& one : effect.stayed) {
             if (one.reason != advice::Reason::refused || effect.ended) continue;

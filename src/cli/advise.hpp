@@ -22,6 +22,7 @@ struct AdvisePlan {
     unsigned retries = 1;
     std::optional<std::uint64_t> rate_bytes; ///< a second
     std::optional<double> psi_percent;
+    Nanoseconds max_stop = std::chrono::milliseconds{10};
 };
 
 /// Throws Error(usage).
@@ -41,8 +42,8 @@ class Brake {
 public:
     Brake(const AdvisePlan& plan, const Environment& environment)
         : plan_(plan), environment_(environment) {}
-    /// Bytes that one batch should have.
-    std::uint64_t batch_bytes() const;
+    /// Bytes that one batch of an action should have.
+    std::uint64_t batch_bytes(advice::Action action) const;
     /// Sleeps until @p bytes more may be done to that process. Returns early when interrupted.
     /// Throws Error(unsupported) where pressure is not measured.
     void wait(std::uint32_t pid, std::uint64_t bytes);

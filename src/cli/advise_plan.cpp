@@ -11,6 +11,8 @@ namespace {
 using advice::Action;
 
 constexpr std::uint64_t most_batch_bytes = 64 << 20;
+constexpr std::uint64_t most_inside_batch_bytes = 1 << 30;
+constexpr std::uint64_t most_table_batch_bytes = std::uint64_t{1} << 40; // of address space
 constexpr std::chrono::milliseconds psi_interval{500};
 
 std::optional<std::uint64_t> size_of(const std::string& text, const char* option) {
@@ -28,11 +30,16 @@ void add_request(AdvisePlan& plan, const Options& options) {
     plan.request.force_fill = given.force_fill;
     plan.psi_percent = given.psi;
     plan.retries = given.retry;
+    plan.max_stop = parse_duration(given.max_stop, "--max-stop");
+    if (plan.max_stop <= Nanoseconds{0} || plan.max_stop > std::chrono::seconds{60})
+        throw Error{ErrorKind::usage, "--max-stop", 0, "", "must be more than 0 and at most 60s"};
 }
 
 void add_look(AdvisePlan& plan, const Options& options, const Environment& environment) {
     // What is not mapped matters only where it is to be mapped again.
     plan.look.want.cache = plan.action == Action::willneed || plan.action == Action::collapse;
+    if (plan.action == Action::zero_drop || plan.action == Action::merge)
+        plan.look.want.zero = ZeroTest::all;
     plan.look.jobs = jobs(options, environment);
     plan.look.interrupted = environment.interrupted;
     for (const auto& text : options.addresses)
@@ -68,8 +75,12 @@ AdvisePlan make_advise_plan(const Options& options, const Environment& environme
     }
     if (!plan.action)
         throw Error{ErrorKind::usage, "advise", 0, "pagesift advise pageout PID, for instance",
-                    "name an action: pageout, cold, willneed or collapse"};
+                    "name an action: pageout, cold, willneed, collapse, pt-reclaim, zero-drop, "
+                    "merge or unmerge"};
     add_look(plan, options, environment);
+    if (plan.action == Action::pt_reclaim && !options.where.empty())
+        throw Error{ErrorKind::usage, "--where", 0, "--address chooses among them",
+                    "pt-reclaim is about page tables, which have no pages to choose by"};
     const bool ages = plan.action == Action::pageout || plan.action == Action::cold;
     if (!options.advise.cold.empty() && !ages)
         throw Error{ErrorKind::usage, "--cold", 0, "", "goes with pageout and cold only"};
@@ -100,6 +111,9 @@ advice::Situation read_situation(const HostFacts& host, std::uint32_t pid,
     situation.host.swaps = os::read_swaps(open);
     situation = recorded_situation(situation.host);
     situation.available_bytes = os::read_available_bytes(open);
+    situation.equal_bytes = [pid, open](AddressRange range) {
+        return os::read_equal_bytes(pid, range, open);
+    };
     situation.owns_file = [pid, open](const Mapping& mapping) {
         const auto owns = os::owns_file(pid, mapping, open);
         return owns ? (*owns ? Tri::yes : Tri::no) : Tri::unknown;
@@ -150,7 +164,10 @@ std::optional<Error> why_not(Actuator& actuator, Action action, std::uint32_t pi
     }
 }
 
-std::uint64_t Brake::batch_bytes() const {
+std::uint64_t Brake::batch_bytes(advice::Action action) const {
+    // Their calls are cut by time; between them mappings are read again, with flags.
+    if (advice::info_of(action).inside && !plan_.rate_bytes)
+        return action == Action::pt_reclaim ? most_table_batch_bytes : most_inside_batch_bytes;
     if (!plan_.rate_bytes) return most_batch_bytes;
     return std::clamp<std::uint64_t>(*plan_.rate_bytes / 4, 1 << 16, most_batch_bytes);
 }

@@ -261,6 +261,11 @@ void add_advise_limits(CLI::App& command, AdviseArguments& a) {
     command.add_option("--idle", a.cold_for, "With --cold FILE: idle for at least this time")
         ->type_name("TIME")
         ->needs("--cold");
+    command
+        .add_option("--max-stop", a.max_stop,
+                    "What is done from inside: stop the process for no longer than this at a time")
+        ->type_name("TIME")
+        ->capture_default_str();
     command.add_option("--rate", a.rate, "Act on no more than this a second")->type_name("SIZE");
     command
         .add_option("--psi", a.psi,
@@ -281,7 +286,8 @@ void add_advise(CLI::App& app, Options& o) {
         "advise", "Plan, show and, with --apply, give the kernel advice on a process' memory");
     command.add_option("ACTION", o.advise.action, "What to do")
         ->type_name("ACTION")
-        ->check(choices({"pageout", "cold", "willneed", "collapse"}));
+        ->check(choices({"pageout", "cold", "willneed", "collapse", "pt-reclaim", "zero-drop",
+                         "merge", "unmerge"}));
     command.add_option("TARGET", o.targets, "Process ids, 'self', or recordings to plan for")
         ->type_name("PID|self|RECORDING");
     command.add_option("-p,--pid", o.pids, "Process id; may be given again")

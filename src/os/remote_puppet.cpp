@@ -133,6 +133,13 @@ const Fd& Puppet::page_map() {
 
 std::uint32_t StoppedProcess::witness() const { return static_cast<std::uint32_t>(puppet_.pid()); }
 
+std::vector<std::uint32_t> StoppedProcess::threads() const {
+    std::vector<std::uint32_t> threads;
+    for (const pid_t thread : puppet_.threads())
+        threads.push_back(static_cast<std::uint32_t>(thread));
+    return threads;
+}
+
 bool StoppedProcess::is_empty(AddressRange range) {
     const auto page = static_cast<std::uint64_t>(::getpagesize());
     if (range.empty() || range.start.value % page != 0 || range.end.value % page != 0) return false;

@@ -39,6 +39,7 @@ public:
     const Root& root() const { return root_; }
     Clock::time_point began() const { return began_; }
     unsigned held() const { return static_cast<unsigned>(held_.size()); }
+    const std::set<pid_t>& threads() const { return held_; } ///< that stand still
     const Fd& page_map(); ///< of the child; opened when it is first asked for
 
 private:

@@ -63,6 +63,7 @@ void write_planned(JsonWriter& json, const Plan& plan, std::size_t index, const 
     json.field("fresh_bytes", range.fresh_bytes);
     json.field("fill_bytes", range.fill_bytes);
     json.field("copy_bytes", range.copy_bytes);
+    json.field("gain_bytes", range.gain_bytes);
     if (effect != nullptr) json.field("moved_bytes", effect->moved[index]);
 }
 
@@ -88,6 +89,7 @@ void write_totals(JsonWriter& json, const Plan& plan) {
     json.field("fresh_bytes", sum.fresh_bytes);
     json.field("fill_bytes", sum.fill_bytes);
     json.field("copy_bytes", sum.copy_bytes);
+    json.field("gain_bytes", sum.gain_bytes);
     write_reasons(json, "skipped", plan.skipped);
     json.end_object();
 }
@@ -95,6 +97,20 @@ void write_totals(JsonWriter& json, const Plan& plan) {
 std::optional<std::uint64_t> swap_used(const Gauges& gauges) {
     if (!gauges.swap_total_bytes || !gauges.swap_free_bytes) return {};
     return *gauges.swap_total_bytes - *gauges.swap_free_bytes;
+}
+
+void write_stops(JsonWriter& json, const Effect& effect) {
+    json.key("stops");
+    if (!effect.stops) return json.null();
+    const auto& stops = *effect.stops;
+    json.begin_object();
+    json.field("count", std::uint64_t{stops.seconds.size()});
+    write_seconds(json, "longest_seconds", stops.longest());
+    write_seconds(json, "p99_seconds", stops.percentile(0.99));
+    write_seconds(json, "total_seconds", stops.total());
+    json.field("threads", std::uint64_t{stops.threads});
+    json.field("processes", std::uint64_t{stops.processes});
+    json.end_object();
 }
 
 void write_effect(JsonWriter& json, const Plan& plan, const Effect& effect) {
@@ -109,6 +125,19 @@ void write_effect(JsonWriter& json, const Plan& plan, const Effect& effect) {
     write_seconds(json, "longest_call_seconds", effect.longest_call_seconds);
     json.field("swap_used_before_bytes", swap_used(effect.before));
     json.field("swap_used_after_bytes", swap_used(effect.after));
+    write_stops(json, effect);
+    json.field("tables_before_bytes", effect.tables_before_bytes);
+    json.field("tables_after_bytes", effect.tables_after_bytes);
+    json.field("rss_before_bytes", effect.rss_before_bytes);
+    json.field("rss_after_bytes", effect.rss_after_bytes);
+    json.key("freed_tables");
+    json.begin_array();
+    for (const AddressRange& range : effect.freed_tables) {
+        json.begin_object();
+        write_range(json, range);
+        json.end_object();
+    }
+    json.end_array();
     json.key("interrupted");
     json.boolean(effect.interrupted);
     json.key("ended");

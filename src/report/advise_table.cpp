@@ -94,10 +94,36 @@ private:
             item(fmt::format("cost: {} of memory for what is nothing now, {} for second copies",
                              amount(sum.fill_bytes), amount(sum.copy_bytes)));
             break;
+        case Action::pt_reclaim:
+            item(fmt::format("gain: {}, {} of memory",
+                             count_of(sum.bytes / plan.slot_bytes, "page table"),
+                             screen_.amounts(sum.freed_bytes)));
+            item_stop();
+            break;
+        case Action::zero_drop:
+            item(fmt::format("gain: {} of memory; large folios are dropped whole, none is split",
+                             screen_.amounts(sum.freed_bytes)));
+            item_stop();
+            break;
+        case Action::merge:
+            item(fmt::format(
+                "gain: about {} that are zero or there twice, once KSM has come to them; "
+                "more if other processes hold the same",
+                amount(sum.gain_bytes)));
+            item_stop();
+            break;
+        case Action::unmerge:
+            item("gain: no copy when they are written to, and no work for KSM; no memory");
+            item_stop();
+            break;
         }
         if (sum.fresh_bytes > 0)
             item(fmt::format("{} so new that the kernel may pass them over; --retry tries again",
                              amount(sum.fresh_bytes)));
+    }
+
+    void item_stop() const {
+        item("cost: the process is stopped for it, for no longer than --max-stop at a time");
     }
 
     void forecast_pageout(const Plan& plan) const {
@@ -118,8 +144,11 @@ private:
     }
 
     void outcome(const Plan& plan, const Effect& effect) const {
-        static constexpr std::string_view moved[] = {
-            "left memory", "inactive and not accessed since", "read from swap", "in huge pages"};
+        static constexpr std::string_view moved[advice::action_count] = {
+            "left memory",         "inactive and not accessed since",
+            "read from swap",      "in huge pages",
+            "slots without table", "given back",
+            "told to KSM",         "no KSM pages any more"};
         const auto bytes = effect.moved_bytes;
         item(fmt::format("{}: {}{}", moved[static_cast<std::size_t>(plan.action)],
                          screen_.amounts(bytes),
@@ -136,14 +165,36 @@ private:
             item(
                 "what else was advised was in the swap cache already; page-table entries stay swap "
                 "entries until the pages are used");
-        item(fmt::format("{} of {:.3f} s in all, the longest {:.3f} s; with looks {:.3f} s",
-                         count_of(effect.calls, "call"), effect.call_seconds,
-                         effect.longest_call_seconds, effect.elapsed_seconds));
+        if (effect.stops)
+            outcome_inside(plan, effect);
+        else
+            item(fmt::format("{} of {:.3f} s in all, the longest {:.3f} s; with looks {:.3f} s",
+                             count_of(effect.calls, "call"), effect.call_seconds,
+                             effect.longest_call_seconds, effect.elapsed_seconds));
         if (effect.retries > 0)
             item(fmt::format("tried again: {}", count_of(effect.retries, "time")));
         if (effect.interrupted) item("interrupted: what was in flight was finished");
         if (effect.ended) item(fmt::format("ended early: {}", escape_text(effect.ended->what())));
         stayed(plan, effect);
+    }
+
+    void outcome_inside(const Plan& plan, const Effect& effect) const {
+        if (plan.action == Action::pt_reclaim) {
+            item(fmt::format("page tables freed: {}", screen_.amounts(effect.freed_bytes)));
+            item(fmt::format("page tables of the process (VmPTE): {} before, {} after",
+                             screen_.amounts(effect.tables_before_bytes),
+                             screen_.amounts(effect.tables_after_bytes)));
+        } else {
+            item(fmt::format("memory of the process (VmRSS): {} before, {} after",
+                             screen_.amounts(effect.rss_before_bytes),
+                             screen_.amounts(effect.rss_after_bytes)));
+        }
+        const auto& stops = *effect.stops;
+        item(fmt::format("stood still {}: the longest {:.2f} ms, 99th percentile {:.2f} ms, "
+                         "{:.2f} ms in all; with looks {:.3f} s",
+                         count_of(stops.seconds.size(), "time"), stops.longest() * 1e3,
+                         stops.percentile(0.99) * 1e3, stops.total() * 1e3,
+                         effect.elapsed_seconds));
     }
 
     void swap_change(const Effect& effect) const {

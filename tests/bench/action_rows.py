@@ -14,6 +14,7 @@ COLD_LIMIT = 2.0
 COLD_WINDOW_SECONDS = 1
 COLD_BYTES_PER_PAGE = 16  # what the manual says that it keeps
 BASE_MEMORY_MIB = 32  # as for a look
+TABLES_FREED_LEAST = 0.95
 PAGED_OUT_LEAST = 0.99  # some pages may be on no LRU list yet, which the kernel skips
 
 
@@ -172,6 +173,36 @@ class ActionRows:
         os.unlink(path)
         return wrong
 
+    # --- empty page tables ---
+
+    def measure_tables(self, workload, facts):
+        """Only once: then they are gone."""
+        answer = os.path.join(self.scratch, "tables.json")
+        before = page_table_bytes(facts["pid"])
+        sample = run_once([self.options.pagesift, "advise", "pt-reclaim", "--apply", "--quiet",
+                           "--format", "json", "-o", answer, str(facts["pid"])])
+        freed = before - page_table_bytes(facts["pid"])
+        expected, stops = in_child(lambda: self.read_tables(answer))
+        os.unlink(answer)
+        result = {"workload": f"{workload.name}, pt-reclaim", "facts": dict(facts), "wrong": None,
+                  "bounds": [], "median_seconds": {"pt-reclaim --apply": sample.wall},
+                  "median_cpu_seconds": {"pt-reclaim --apply": cpu(sample)},
+                  "samples": {"pt-reclaim --apply": [sample.wall]}, "stops": stops,
+                  "peak_mib": sample.peak_mib}
+        # Where pages have gone to swap, tables are left without entries.
+        if expected < 0.1 * before:
+            result["wrong"] = f"only {expected} bytes of {before} of page tables are to be freed"
+            return result
+        result["bounds"].append(Bound("", TABLES_FREED_LEAST, throughput=True).judge(
+            "page tables freed, of those planned for", freed / expected))
+        return result
+
+    @staticmethod
+    def read_tables(answer):
+        with open(answer, encoding="utf-8") as file:
+            plan = json.load(file)[0]
+        return plan["totals"]["expected_freed_bytes"], plan["effect"]["stops"]
+
     # --- cold ---
 
     def measure_cold(self, workload, facts):
@@ -212,6 +243,14 @@ class ActionRows:
         if idle < 0.9 * facts["bytes"]:
             return f"{idle} bytes of {facts['bytes']} are called idle"
         return None
+
+
+def page_table_bytes(pid):
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
+        for line in status:
+            if line.startswith("VmPTE:"):
+                return int(line.split()[1]) * 1024
+    raise Failed(f"no VmPTE of {pid}")
 
 
 def moved_bytes(plan):

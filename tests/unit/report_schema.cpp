@@ -150,6 +150,8 @@ TEST_CASE("report: a plan that was applied has exactly the members that its sche
     effect.moved = {std::nullopt};
     effect.moved_bytes.reset();
     effect.ended.emplace(ErrorKind::gone, "pid 7", 0);
+    effect.stops = advice::Stops{{0.001, 0.002}, 3, 1};
+    effect.freed_tables = {{Address{0x200000}, Address{0x400000}}};
     effect.stayed = {{{Address{0x1000}, Address{0x3000}}, 0, advice::Reason::refused, 22}};
     const auto render = [&](Format format) {
         std::ostringstream out;
@@ -172,6 +174,9 @@ TEST_CASE("report: a plan that was applied has exactly the members that its sche
     same(doc["skipped"][0], "skipped");
     same(doc["effect"], "effect");
     same(doc["effect"]["stayed_ranges"][0], "stayed");
+    same(doc["effect"]["stops"], "stops");
+    same(doc["effect"]["freed_tables"][0], "freed");
+    CHECK(doc["effect"]["stops"]["p99_seconds"] == 0.002);
     same(doc["gaps"][0], "gap");
     CHECK(doc["ranges"][0]["moved_bytes"].is_null());
     CHECK(doc["effect"]["stayed"] == json{{"refused_bytes", 8192}});

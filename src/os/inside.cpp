@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: MIT
+// Advice from inside: what `InsideActuator` says, by the remote call.
+#include "os/probe.hpp"
+#include "os/remote_checks.hpp"
+#include "os/remote_writers.hpp"
+#include "pagesift/abi.hpp"
+#include "pagesift/remote.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+namespace pagesift::os {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Nanoseconds = std::chrono::nanoseconds;
+using Outcome = InsidePart::Outcome;
+
+/// Between two looks at the clock, at most. How much fits into a step shows as it goes.
+constexpr std::uint64_t step_bytes = 4 << 20;
+constexpr std::uint64_t step_slots = 64;
+/// Of what a stop may take, one step takes about one part in so many.
+constexpr int steps_a_stop = 8;
+
+bool is_same_place(const procfs::Mapping& now, const procfs::Mapping& then) {
+    return now.readable == then.readable && now.writable == then.writable &&
+           now.executable == then.executable && now.shared == then.shared &&
+           now.device == then.device && now.inode == then.inode &&
+           (then.inode == 0 ||
+            now.offset - now.range.start.value == then.offset - then.range.start.value);
+}
+
+bool is_all_zero(std::span<const std::uint64_t> words) {
+    std::uint64_t bits = 0;
+    for (const std::uint64_t word : words) bits |= word;
+    return bits == 0;
+}
+
+/// What is done within one stop.
+class Work {
+public:
+    Work(const Root& root, std::uint32_t pid, const InsideRequest& request,
+         std::span<const InsideRange> ranges, Nanoseconds leaving, StoppedProcess& stopped,
+         InsideAnswer& answer)
+        : root_(root),
+          pid_(pid),
+          request_(request),
+          ranges_(ranges),
+          leaving_(leaving),
+          stopped_(stopped),
+          answer_(answer),
+          page_(static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))) {}
+
+    void run() {
+        if (!has_time()) return;
+        if (request_.sole_writer)
+            if (const auto writer = find_writer(root_, pid_, stopped_.threads()))
+                throw Error{ErrorKind::unsupported, fmt::format("process {}", pid_), 0, "",
+                            "something else may write to its memory: " + *writer};
+        read_mappings();
+        for (const InsideRange& range : ranges_) {
+            if (!has_time()) return;
+            if (!is_where_it_was(range)) {
+                add(range.range, Outcome::mapping_changed);
+                continue;
+            }
+            if (!go_through(range)) return;
+        }
+    }
+
+private:
+    bool has_time() const { return stopped_.elapsed() + leaving_ + next_step_ < request_.max_stop; }
+
+    void add(AddressRange range, Outcome outcome, int error = 0) {
+        auto& parts = answer_.parts;
+        if (!parts.empty() && parts.back().range.end == range.start &&
+            parts.back().outcome == outcome && parts.back().error == error && range_ == last_)
+            parts.back().range.end = range.end;
+        else
+            parts.push_back({range, outcome, error});
+        last_ = range_;
+    }
+
+    /// The memory that is acted on is the witness'.
+    void read_mappings() {
+        const auto text = root_.read_text(fmt::format("proc/{}/maps", stopped_.witness()));
+        procfs::MapsParser parser;
+        const auto keep = [&](procfs::MappingText&& found) {
+            mappings_.push_back(std::move(found.mapping));
+        };
+        if (text.error != 0)
+            throw Error{ErrorKind::failed, fmt::format("process {}", pid_), text.error};
+        parser.feed(text.text, keep);
+        parser.finish(keep);
+    }
+
+    bool is_where_it_was(const InsideRange& range) {
+        ++range_;
+        const auto behind = std::upper_bound(
+            mappings_.begin(), mappings_.end(), range.range.start,
+            [](Address at, const procfs::Mapping& m) { return at < m.range.start; });
+        if (behind == mappings_.begin() || range.mapping == nullptr) return false;
+        const auto& found = *std::prev(behind);
+        return range.range.end <= found.range.end && is_same_place(found, *range.mapping);
+    }
+
+    std::uint64_t bytes_of_step(const InsideRange& range) const {
+        const std::uint64_t unit = std::max(range.unit_bytes, page_);
+        const auto most = request_.proof == Proof::empty ? step_slots : step_bytes / unit;
+        return std::clamp<std::uint64_t>(most, 1, std::max(units_a_step_, std::uint64_t{1})) * unit;
+    }
+
+    /// False: the time is over.
+    bool go_through(const InsideRange& range) {
+        AddressRange rest = range.range;
+        while (!rest.empty()) {
+            if (!has_time()) return false;
+            const auto begin = Clock::now();
+            const auto bytes = std::min(rest.size().value, bytes_of_step(range));
+            step({rest.start, rest.start + Bytes{bytes}}, std::max(range.unit_bytes, page_));
+            rest.start = rest.start + Bytes{bytes};
+            pace(Clock::now() - begin);
+        }
+        return true;
+    }
+
+    /// Begins small and doubles while that is quick.
+    void pace(Nanoseconds step) {
+        if (step * (2 * steps_a_stop) < request_.max_stop)
+            units_a_step_ = std::min(units_a_step_ * 2, most_units);
+        else if (step * steps_a_stop > request_.max_stop)
+            units_a_step_ = std::max(units_a_step_ / 2, std::uint64_t{1});
+        // The next one may take twice as long.
+        next_step_ = step * 2;
+    }
+
+    void step(AddressRange range, std::uint64_t unit) {
+        switch (request_.proof) {
+        case Proof::none: return call(range);
+        case Proof::empty:
+            if (stopped_.is_empty(range)) return call(range);
+            return by_units(range, unit, [&](AddressRange one) { return stopped_.is_empty(one); });
+        case Proof::zero:
+            read(range);
+            return by_units(range, unit, [&](AddressRange one) { return is_zero(range, one); });
+        }
+    }
+
+    template <class Proven> void by_units(AddressRange range, std::uint64_t unit, Proven proven) {
+        AddressRange good{range.start, range.start};
+        const auto finish = [&] {
+            if (!good.empty()) call(good);
+        };
+        for (Address at = range.start; at < range.end; at = at + Bytes{unit}) {
+            const AddressRange one{at, std::min(at + Bytes{unit}, range.end)};
+            if (proven(one)) {
+                good.end = one.end;
+                continue;
+            }
+            finish();
+            add(one, Outcome::not_proven);
+            good = {one.end, one.end};
+        }
+        finish();
+    }
+
+    void call(AddressRange range) {
+        const int error = stopped_.advise(range, request_.advice);
+        ++answer_.calls;
+        add(range, error == 0 ? Outcome::advised : Outcome::refused, error);
+    }
+
+    // --- Zeros ---
+
+    /// Entries, and contents of those pages that are in memory: others would be swapped in, or
+    /// made.
+    void read(AddressRange range) {
+        const std::uint64_t pages = range.size().value / page_;
+        entries_.assign(pages, 0);
+        words_.assign(range.size().value / 8, 1);
+        if (!page_map_)
+            page_map_ = root_.open(fmt::format("proc/{}/pagemap", stopped_.witness()), O_RDONLY).fd;
+        if (read_words(page_map_.get(), range.start.value / page_, entries_) !=
+            static_cast<std::int64_t>(pages))
+            entries_.assign(pages, 0);
+        for (std::uint64_t first = 0; first < pages;) {
+            std::uint64_t last = first;
+            while (last < pages && is_own(entries_[last])) ++last;
+            if (last > first) read_contents(range, first, last);
+            first = last + 1;
+        }
+    }
+
+    static bool is_own(std::uint64_t entry) {
+        return (entry & abi::PM_PRESENT) != 0 &&
+               (entry & (abi::PM_FILE | abi::PM_SWAP | abi::PM_UFFD_WP)) == 0;
+    }
+
+    void read_contents(AddressRange range, std::uint64_t first, std::uint64_t last) {
+        auto* const here = reinterpret_cast<std::uint8_t*>(words_.data()) + first * page_;
+        const iovec to{here, (last - first) * page_};
+        const iovec from{reinterpret_cast<void*>(range.start.value + first * page_), to.iov_len};
+        const auto got =
+            ::process_vm_readv(static_cast<pid_t>(stopped_.witness()), &to, 1, &from, 1, 0);
+        const auto whole = got < 0 ? 0 : static_cast<std::uint64_t>(got) / page_ * page_;
+        // What was not read is not proven.
+        std::fill(words_.begin() + static_cast<std::ptrdiff_t>((first * page_ + whole) / 8),
+                  words_.begin() + static_cast<std::ptrdiff_t>(last * page_ / 8), 1);
+    }
+
+    bool is_zero(AddressRange read, AddressRange one) const {
+        const auto first = (one.start - read.start).value / page_;
+        const auto count = one.size().value / page_;
+        const auto entries = std::span{entries_}.subspan(first, count);
+        return std::all_of(entries.begin(), entries.end(), is_own) &&
+               is_all_zero(std::span{words_}.subspan(first * page_ / 8, one.size().value / 8));
+    }
+
+    const Root& root_;
+    std::uint32_t pid_;
+    const InsideRequest& request_;
+    std::span<const InsideRange> ranges_;
+    Nanoseconds leaving_;
+    StoppedProcess& stopped_;
+    InsideAnswer& answer_;
+    std::uint64_t page_;
+    static constexpr std::uint64_t most_units = 4096;
+    std::uint64_t units_a_step_ = 1;
+    Nanoseconds next_step_{};
+    std::size_t range_ = 0, last_ = 0;
+    std::vector<procfs::Mapping> mappings_;
+    Fd page_map_;
+    std::vector<std::uint64_t> entries_, words_;
+};
+
+class RemoteActuator final : public InsideActuator {
+public:
+    RemoteActuator(std::uint32_t pid, std::uint64_t start_time,
+                   std::shared_ptr<const HostFacts> host)
+        : target_(pid, start_time), pid_(pid), start_time_(start_time), host_(std::move(host)) {}
+
+    bool is_same() override {
+        return is_process(own_root(), pid_, start_time_) &&
+               !has_ended(own_root(), static_cast<pid_t>(pid_));
+    }
+
+    std::optional<Error> why_not(const InsideRequest& request) override {
+        const auto subject = fmt::format("process {}", pid_);
+        if (request.proof == Proof::empty) {
+            const auto frees = probe_pt_reclaim(*host_);
+            if (frees != true)
+                return Error{ErrorKind::unsupported, subject, 0,
+                             "needs CONFIG_PT_RECLAIM: Linux 6.14 on x86_64",
+                             frees ? "this kernel frees no page tables by MADV_DONTNEED"
+                                   : "whether this kernel frees page tables is not known"};
+        }
+        if (!request.sole_writer) return {};
+        try {
+            std::vector<std::uint32_t> threads;
+            Sharers sharers{own_root()};
+            sharers.look(pid_, static_cast<pid_t>(pid_));
+            for (const std::uint32_t process : sharers.look_again(pid_, 0))
+                for (const pid_t thread : list_threads(own_root(), process))
+                    threads.push_back(static_cast<std::uint32_t>(thread));
+            auto writer = find_writer(own_root(), pid_, threads);
+            if (!writer) writer = find_monitor(own_root(), pid_);
+            if (!writer) return {};
+            return Error{ErrorKind::unsupported, subject, 0, "",
+                         "something else may write to its memory: " + *writer};
+        } catch (const Error& error) {
+            return error;
+        }
+    }
+
+    InsideAnswer advise(const InsideRequest& request,
+                        std::span<const InsideRange> ranges) override {
+        InsideAnswer answer;
+        StopOptions options;
+        // Whoever does not stand still by then is let go.
+        options.patience = std::max<Nanoseconds>(request.max_stop, std::chrono::milliseconds{1});
+        options.dead_man = std::max<Nanoseconds>(options.dead_man, request.max_stop * 4);
+        Nanoseconds worked{};
+        const auto report = target_.with_all_stopped(
+            [&](StoppedProcess& stopped) {
+                Work{own_root(), pid_, request, ranges, leaving_, stopped, answer}.run();
+                worked = stopped.elapsed();
+            },
+            options);
+        // Of the last stops, so that one that was slow does not stay in the way for ever.
+        leaving_ = (leaving_ * 3 + (report.stopped - worked)) / 4;
+        answer.stopped_seconds = std::chrono::duration<double>(report.stopped).count();
+        answer.threads = report.threads;
+        answer.processes = report.processes;
+        return answer;
+    }
+
+private:
+    RemoteTarget target_;
+    std::uint32_t pid_;
+    std::uint64_t start_time_;
+    std::shared_ptr<const HostFacts> host_;
+    Nanoseconds leaving_ = std::chrono::microseconds{500};
+};
+
+} // namespace
+
+std::unique_ptr<InsideActuator> open_inside(std::uint32_t pid, std::uint64_t start_time,
+                                            std::shared_ptr<const HostFacts> host) {
+    return std::make_unique<RemoteActuator>(pid, start_time, std::move(host));
+}
+
+} // namespace pagesift::os

@@ -1,0 +1,1 @@
+pagesift advise pt-reclaim --max-stop 0 1

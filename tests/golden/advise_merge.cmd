@@ -1,0 +1,1 @@
+pagesift advise merge 6.18-x86_64-zoo/recording.txt

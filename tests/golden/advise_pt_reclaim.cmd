@@ -1,0 +1,1 @@
+pagesift advise pt-reclaim --ranges 6.18-x86_64-zoo/recording.txt

@@ -1,0 +1,1 @@
+pagesift advise pt-reclaim --where anon 1

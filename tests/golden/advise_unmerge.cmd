@@ -1,0 +1,1 @@
+pagesift advise unmerge 6.18-x86_64-zoo/recording.txt

@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: MIT
+#include "made_up_advice.hpp"
+
+#include <doctest/doctest.h>
+
+using namespace pagesift;
+using namespace pagesift::advice;
+using namespace pagesift::test;
+
+namespace {
+
+constexpr std::uint64_t base = 0x10000000; // a multiple of a slot
+const std::string plain = "rd wr mr mw me ac";
+
+AddressRange slots(std::uint64_t first, std::uint64_t count) {
+    return {Address{base + first * slot}, Address{base + (first + count) * slot}};
+}
+AddressRange pages(std::uint64_t first, std::uint64_t count) {
+    return {Address{base + first * page}, Address{base + (first + count) * page}};
+}
+
+/// Goes through a number of bytes a stop.
+class MadeUpInside final : public InsideActuator {
+public:
+    explicit MadeUpInside(MadeUpSource& source) : source_(source) {}
+
+    bool same = true;
+    std::optional<Error> refusal;
+    std::uint64_t bytes_a_stop = ~std::uint64_t{0};
+    std::map<std::uint64_t, InsidePart::Outcome> outcomes; ///< by first address of a unit
+    std::map<std::size_t, Error> failures;                 ///< by stop
+    std::function<void()> before_stop;
+    std::vector<InsideRequest> requests;
+    std::vector<AddressRange> advised;
+
+    bool is_same() override { return same; }
+    std::optional<Error> why_not(const InsideRequest&) override { return refusal; }
+
+    InsideAnswer advise(const InsideRequest& request,
+                        std::span<const InsideRange> ranges) override {
+        requests.push_back(request);
+        if (before_stop) before_stop();
+        if (const auto error = failures.find(requests.size()); error != failures.end())
+            throw Error{error->second};
+        InsideAnswer answer;
+        answer.stopped_seconds = 0.001 * static_cast<double>(requests.size());
+        answer.threads = 3;
+        answer.processes = 1;
+        std::uint64_t left = bytes_a_stop;
+        for (const InsideRange& range : ranges)
+            for (Address at = range.range.start; at < range.range.end && left > 0;) {
+                const auto bytes = std::min(range.unit_bytes, range.range.end.value - at.value);
+                act(request, {at, at + Bytes{bytes}}, answer);
+                left -= std::min(left, bytes);
+                at = at + Bytes{bytes};
+            }
+        return answer;
+    }
+
+private:
+    void act(const InsideRequest& request, AddressRange range, InsideAnswer& answer) {
+        InsidePart part{range, InsidePart::Outcome::advised, 0};
+        if (const auto found = outcomes.find(range.start.value); found != outcomes.end()) {
+            part.outcome = found->second;
+            part.error = part.outcome == InsidePart::Outcome::refused ? EINVAL : 0;
+        }
+        answer.parts.push_back(part);
+        if (part.outcome != InsidePart::Outcome::advised) return;
+        ++answer.calls;
+        advised.push_back(range);
+        if (request.proof == Proof::zero)
+            for (auto at = range.start.value; at < range.end.value; at += page)
+                source_.pages.erase(at);
+        if (!source_.tables) return;
+        std::erase_if(*source_.tables, [&](const AddressRange& table) {
+            return range.start <= table.start && table.end <= range.end;
+        });
+    }
+
+    MadeUpSource& source_;
+};
+
+struct Rig {
+    MadeUpSource source;
+    MadeUpInside inside{source};
+    Census census;
+    ApplyOptions options;
+
+    Mapping& map(AddressRange range) {
+        Mapping& mapping = source.map(range.start.value, range.end.value);
+        give_flags(mapping, plain);
+        return mapping;
+    }
+    void table(std::uint64_t number, SlotState state = SlotState::empty, bool whole = true) {
+        census.tables.slots.push_back({slots(number, 1), state, whole, !whole});
+        census.tables.located_tables = census.tables.slots.size();
+        if (!source.tables) source.tables.emplace();
+        source.tables->push_back(slots(number, 1));
+    }
+    Plan tables(const Request& request = {}, std::vector<AddressRange> only = {}) {
+        census.mappings.clear();
+        for (const Mapping& mapping : source.maps) {
+            census.mappings.emplace_back();
+            census.mappings.back().mapping = mapping;
+        }
+        return plan_tables(request, roomy(source), census, only);
+    }
+    void zeros(std::uint64_t first, std::uint64_t count) {
+        for (std::uint64_t i = first; i < first + count; ++i) {
+            source.pages[base + i * page] = anon_page(100 + i);
+            source.pages[base + i * page].content = Content::zero;
+        }
+    }
+    Effect apply(const Plan& plan) { return apply_inside(plan, source, inside, options); }
+};
+
+} // namespace
+
+TEST_CASE("advice inside: empty tables of one mapping are taken, side by side as one range") {
+    Rig rig;
+    rig.map(slots(0, 8));
+    for (const std::uint64_t i : {1u, 2u, 5u}) rig.table(i);
+    const Plan plan = rig.tables();
+    REQUIRE(plan.ranges.size() == 2);
+    CHECK(plan.ranges[0].range == slots(1, 2));
+    CHECK(plan.ranges[1].range == slots(5, 1));
+    CHECK(plan.ranges[0].unit_bytes == slot);
+    CHECK(plan.forecast.freed_bytes == 3 * page);
+    CHECK(plan.gaps.empty());
+    CHECK(rig.tables({}, {slots(2, 5)}).forecast.bytes == 2 * slot);
+    CHECK(
+        rig.tables({}, {{Address{base + slot + page}, Address{base + 3 * slot}}}).forecast.bytes ==
+        slot);
+    Request limited;
+    limited.max_bytes = 2 * slot + page;
+    CHECK(rig.tables(limited).skipped_bytes(Reason::limit) == slot);
+}
+
+TEST_CASE("advice inside: tables that cannot go, or must not, are left alone") {
+    Rig rig;
+    rig.map(slots(0, 1));
+    rig.map(slots(1, 1));
+    give_flags(rig.map(slots(2, 1)), plain + " um");
+    give_flags(rig.map(slots(3, 1)), plain + " lo");
+    rig.map(slots(4, 1)).smaps = nullptr;
+    give_flags(rig.map(slots(5, 1)), plain + " ht");
+    rig.table(0, SlotState::marker_only);
+    rig.table(1, SlotState::empty, false);
+    for (const std::uint64_t i : {2u, 3u, 4u, 5u}) rig.table(i);
+    const Plan plan = rig.tables();
+    CHECK(plan.ranges.empty());
+    for (const Reason reason : {Reason::markers, Reason::spanning, Reason::userfaultfd,
+                                Reason::mlocked, Reason::flags_unknown, Reason::hugetlb})
+        CHECK(plan.skipped_bytes(reason) == slot);
+}
+
+TEST_CASE("advice inside: where no place of an empty table is known, the plan says so") {
+    Rig rig;
+    rig.map(slots(0, 8));
+    rig.census.tables.empty_tables = 3;
+    CHECK(rig.tables().gaps.size() == 1);
+    rig.census.tables.empty_tables = 0;
+    CHECK(rig.tables().gaps.empty());
+}
+
+TEST_CASE("advice inside: tables are proven empty, and those that went are named") {
+    Rig rig;
+    rig.map(slots(0, 8));
+    for (std::uint64_t i = 0; i < 6; ++i) rig.table(i);
+    const Plan plan = rig.tables();
+    rig.inside.outcomes[base + 2 * slot] = InsidePart::Outcome::not_proven;
+    rig.inside.outcomes[base + 4 * slot] = InsidePart::Outcome::refused;
+    const Effect effect = rig.apply(plan);
+    CHECK(rig.inside.requests.at(0).proof == Proof::empty);
+    CHECK(rig.inside.requests.at(0).sole_writer);
+    CHECK(rig.inside.requests.at(0).advice == abi::advice::dontneed);
+    CHECK(effect.moved_bytes == 4 * slot);
+    CHECK(effect.freed_bytes == 4 * page);
+    CHECK(effect.stayed_bytes(Reason::state_changed) == slot);
+    CHECK(effect.stayed_bytes(Reason::refused) == slot);
+    CHECK(effect.freed_tables == std::vector<AddressRange>{slots(0, 2), slots(3, 1), slots(5, 1)});
+}
+
+TEST_CASE("advice inside: a table that stays although it was advised is named") {
+    Rig rig;
+    rig.map(slots(0, 8));
+    for (std::uint64_t i = 0; i < 4; ++i) rig.table(i);
+    const Plan plan = rig.tables();
+    rig.options.max_stop = std::chrono::milliseconds{3};
+    rig.inside.before_stop = [&] {
+        // Made again right after the call.
+        rig.source.tables->push_back(slots(2, 2));
+    };
+    const Effect effect = rig.apply(plan);
+    CHECK(effect.moved_bytes == 2 * slot);
+    CHECK(effect.stayed_bytes(Reason::in_use) > 0);
+    CHECK(effect.freed_tables == std::vector<AddressRange>{slots(0, 2)});
+    CHECK(rig.inside.requests.at(0).max_stop == std::chrono::milliseconds{3});
+}
+
+TEST_CASE("advice inside: of shared memory nothing is lost whoever writes") {
+    Rig rig;
+    rig.map(slots(0, 4)).shared = true;
+    rig.table(1);
+    CHECK_FALSE(inside_request(rig.tables(), {}).sole_writer);
+    rig.map(slots(4, 4));
+    rig.table(5);
+    CHECK(inside_request(rig.tables(), {}).sole_writer);
+}
+
+TEST_CASE("advice inside: work goes on in the next stop, and stops are counted") {
+    Rig rig;
+    rig.map(slots(0, 200));
+    for (std::uint64_t i = 0; i < 100; ++i) rig.table(i * 2);
+    rig.inside.bytes_a_stop = slot;
+    const Effect effect = rig.apply(rig.tables());
+    CHECK(effect.moved_bytes == 100 * slot);
+    REQUIRE(effect.stops);
+    CHECK(effect.stops->seconds.size() == 100);
+    CHECK(effect.stops->longest() == doctest::Approx(0.1));
+    CHECK(effect.stops->percentile(0.99) == doctest::Approx(0.099));
+    CHECK(effect.stops->total() == doctest::Approx(5.05));
+    CHECK(effect.stops->threads == 3);
+    CHECK(Stops{}.percentile(0.99) == 0);
+}
+
+TEST_CASE("advice inside: an interrupt ends it between two stops") {
+    Rig rig;
+    rig.map(slots(0, 8));
+    for (std::uint64_t i = 0; i < 8; ++i) rig.table(i);
+    rig.inside.bytes_a_stop = slot;
+    rig.options.interrupted = [&] { return rig.inside.requests.size() >= 3; };
+    const Effect effect = rig.apply(rig.tables());
+    CHECK(effect.interrupted);
+    CHECK(effect.moved_bytes == 3 * slot);
+    CHECK(effect.stayed_bytes(Reason::interrupted) == 5 * slot);
+}
+
+TEST_CASE("advice inside: who does not stand still in time is tried again, but not for ever") {
+    for (const bool always : {false, true}) {
+        Rig rig;
+        rig.map(slots(0, 8));
+        rig.table(1);
+        const Error late{ErrorKind::failed, "thread 7", 0, "", "did not stop in time"};
+        for (std::size_t i = 1; i <= (always ? 100u : 3u); ++i)
+            rig.inside.failures.emplace(i, late);
+        if (always) {
+            CHECK_THROWS_AS(rig.apply(rig.tables()), Error);
+            continue;
+        }
+        CHECK(rig.apply(rig.tables()).moved_bytes == slot);
+        CHECK(rig.inside.requests.size() == 4);
+    }
+    Rig rig;
+    rig.map(slots(0, 8));
+    rig.table(1);
+    rig.inside.bytes_a_stop = 0;
+    const Effect effect = rig.apply(rig.tables());
+    CHECK(effect.stayed_bytes(Reason::no_time) == slot);
+    CHECK(effect.moved_bytes == 0);
+}
+
+TEST_CASE("advice inside: what is refused before anything was done is an error") {
+    Rig rig;
+    rig.map(slots(0, 8));
+    rig.table(1);
+    rig.inside.refusal = Error{ErrorKind::unsupported, "process 42", 0, "", "io_uring"};
+    CHECK_THROWS_AS(rig.apply(rig.tables()), Error);
+    CHECK(rig.inside.requests.empty());
+    rig.inside.refusal.reset();
+    rig.inside.same = false;
+    const Effect effect = rig.apply(rig.tables());
+    REQUIRE(effect.ended);
+    CHECK(rig.inside.requests.empty());
+}
+
+TEST_CASE("advice inside: a mapping that is another one, or became special, is not touched") {
+    Rig rig;
+    rig.map(slots(0, 4));
+    rig.table(1);
+    const Plan plan = rig.tables();
+    give_flags(rig.source.maps[0], plain + " uw");
+    CHECK(rig.apply(plan).stayed_bytes(Reason::userfaultfd) == slot);
+    rig.source.maps[0].shared = true;
+    CHECK(rig.apply(plan).stayed_bytes(Reason::mapping_changed) == slot);
+    CHECK(rig.inside.requests.empty());
+}
+
+// --- Zeros ---------------------------------------------------------------------------------------
+
+namespace {
+
+Plan plan_zeros(Rig& rig) {
+    LookOptions look;
+    look.want.zero = ZeroTest::all;
+    Request request;
+    request.action = Action::zero_drop;
+    return make_plan(rig.source, request, roomy(rig.source), look);
+}
+
+} // namespace
+
+TEST_CASE("advice inside: zeros are dropped, with proof, and measured") {
+    Rig rig;
+    rig.map(pages(0, 16));
+    rig.zeros(0, 8);
+    rig.source.pages[base + 9 * page] = anon_page(300);
+    const Plan plan = plan_zeros(rig);
+    CHECK(planned_bytes(plan) == 8 * page);
+    CHECK(plan.forecast.freed_bytes == 8 * page);
+    CHECK(plan.forecast.swap_bytes == 0);
+    rig.inside.outcomes[base + 3 * page] = InsidePart::Outcome::not_proven;
+    const Effect effect = rig.apply(plan);
+    CHECK(rig.inside.requests.at(0).proof == Proof::zero);
+    CHECK(rig.inside.requests.at(0).sole_writer);
+    CHECK(effect.moved_bytes == 7 * page);
+    CHECK(effect.freed_bytes == 7 * page);
+    CHECK(effect.stayed_bytes(Reason::state_changed) == page);
+    CHECK(rig.source.pages.count(base + 3 * page) == 1);
+}
+
+TEST_CASE("advice inside: zeros stay in memory that is not plain") {
+    const std::pair<std::string, Reason> cases[] = {
+        {"lo", Reason::mlocked}, {"wf", Reason::wipe_on_fork}, {"um", Reason::userfaultfd},
+        {"ht", Reason::hugetlb}, {"dc", Reason::special},      {"mt", Reason::special},
+        {"ss", Reason::special}, {"gd", Reason::special},      {"xx", Reason::special},
+    };
+    for (const auto& one : cases) {
+        const auto& flag = one.first;
+        CAPTURE(flag);
+        Rig rig;
+        give_flags(rig.map(pages(0, 16)), plain + " " + flag);
+        rig.zeros(0, 8);
+        const Plan plan = plan_zeros(rig);
+        CHECK(plan.ranges.empty());
+        CHECK(plan.skipped_bytes(one.second) == 8 * page);
+    }
+    Rig rig;
+    rig.map(pages(0, 8)).shared = true;
+    rig.zeros(0, 8);
+    rig.map(pages(8, 8)).inode = 7;
+    rig.zeros(8, 8);
+    rig.map(pages(16, 8)).smaps = nullptr;
+    rig.zeros(16, 8);
+    const Plan plan = plan_zeros(rig);
+    CHECK(plan.ranges.empty());
+    CHECK(plan.skipped_bytes(Reason::not_private) == 16 * page);
+    CHECK(plan.skipped_bytes(Reason::flags_unknown) == 8 * page);
+}
+
+TEST_CASE("advice inside: zeros that others share, and parts of large folios, stay") {
+    Rig rig;
+    rig.map({Address{base}, Address{base + 2 * slot}});
+    for (std::uint64_t i = 0; i < slot / page; ++i) {
+        auto huge = huge_page(512, i, 9, true);
+        huge.content = i == 5 ? Content::other : Content::zero;
+        rig.source.pages[base + i * page] = huge;
+    }
+    rig.source.pages[base + slot] = anon_page(5000);
+    rig.source.pages[base + slot].content = Content::zero;
+    rig.source.pages[base + slot].map_count = 2;
+    rig.source.pages[base + slot].entry &= ~abi::PM_MMAP_EXCLUSIVE;
+    const Plan plan = plan_zeros(rig);
+    CHECK(plan.ranges.empty());
+    CHECK(plan.skipped_bytes(Reason::folio_split) == slot - page);
+    CHECK(plan.skipped_bytes(Reason::shared) == page);
+    rig.source.pages[base + 5 * page].content = Content::zero;
+    const Plan whole = plan_zeros(rig);
+    REQUIRE(whole.ranges.size() == 1);
+    CHECK(whole.ranges[0].unit_bytes == slot);
+}
