@@ -115,6 +115,7 @@ private:
 
     void stop_once(std::deque<Task>& tasks) {
         std::vector<InsideRange> ranges;
+        ranges.reserve(tasks.size());
         for (const Task& task : tasks)
             ranges.push_back({task.range, plan_.ranges[task.planned].unit_bytes, task.live.get()});
         const auto begin = Clock::now();

@@ -101,6 +101,7 @@ private:
         auto& ranges = spans_.ranges;
         if (ranges.size() <= most) return;
         std::vector<std::uint64_t> sizes;
+        sizes.reserve(ranges.size());
         for (const PlannedRange& one : ranges) sizes.push_back(one.bytes());
         std::nth_element(sizes.begin(), sizes.begin() + most, sizes.end(), std::greater<>{});
         std::size_t left = most;

@@ -98,7 +98,7 @@ std::optional<std::string> examine_socket(int process, const std::string& number
 
 std::optional<std::string> examine(const Root& root, const std::string& folder,
                                    const std::string& number, int process) {
-    const std::string path = folder + "/" + number;
+    const std::string path = fmt::format("{}/{}", folder, number);
     const std::string link = root.read_link(path);
     for (const Named& one : writers)
         if (std::string_view{link}.starts_with(one.begin)) return std::string{one.words};
@@ -170,7 +170,7 @@ std::optional<std::string> find_monitor(const Root& root, std::uint32_t pid) {
         int error = 0;
         const auto folder = fmt::format("proc/{}/fd", other);
         for (const std::string& number : list_files(root, folder, error))
-            if (root.read_link(folder + "/" + number) == "anon_inode:[userfaultfd]")
+            if (root.read_link(fmt::format("{}/{}", folder, number)) == "anon_inode:[userfaultfd]")
                 return fmt::format("process {} has a userfaultfd, which may be for its memory",
                                    other);
     }
