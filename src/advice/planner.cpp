@@ -104,13 +104,21 @@ private:
         sizes.reserve(ranges.size());
         for (const PlannedRange& one : ranges) sizes.push_back(one.bytes());
         std::nth_element(sizes.begin(), sizes.begin() + most, sizes.end(), std::greater<>{});
+        const std::uint64_t least = sizes[most];
+        // Of those that are just as long, the first ones.
         std::size_t left = most;
+        for (const PlannedRange& one : ranges) left -= one.bytes() > least;
         std::vector<PlannedRange> kept;
-        for (const PlannedRange& one : ranges)
-            if (one.bytes() > sizes[most] && left-- > 0)
-                kept.push_back(one);
-            else
+        kept.reserve(most);
+        for (const PlannedRange& one : ranges) {
+            const bool same = one.bytes() == least;
+            if (one.bytes() < least || (same && left == 0)) {
                 spans_.skip(one.range, one.mapping, Reason::limit);
+                continue;
+            }
+            left -= same;
+            kept.push_back(one);
+        }
         ranges = std::move(kept);
         spans_.finish();
     }

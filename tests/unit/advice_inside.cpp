@@ -369,3 +369,66 @@ TEST_CASE("advice inside: zeros that others share, and parts of large folios, st
     REQUIRE(whole.ranges.size() == 1);
     CHECK(whole.ranges[0].unit_bytes == slot);
 }
+
+// --- KSM -----------------------------------------------------------------------------------------
+
+TEST_CASE("advice inside: a mapping is offered to KSM where an eighth of it is worth it") {
+    for (const std::uint64_t equal : {std::uint64_t{0}, 2 * page}) {
+        Rig rig;
+        rig.map(pages(0, 32));
+        rig.zeros(4, 1);
+        for (std::uint64_t i = 5; i < 25; ++i)
+            rig.source.pages[base + i * page] = anon_page(900 + i);
+        auto situation = roomy(rig.source);
+        situation.host.settings = {{"ksm/run", "0"}, {"ksm/use_zero_pages", "1"}};
+        situation.equal_bytes = [&](AddressRange range) {
+            CHECK(range == pages(4, 21));
+            return std::optional{equal};
+        };
+        LookOptions look;
+        look.want.zero = ZeroTest::all;
+        Request request;
+        request.action = Action::merge;
+        const Plan plan = make_plan(rig.source, request, situation, look);
+        CHECK(plan.gaps.size() == 2);
+        if (equal == 0) {
+            CHECK(plan.skipped_bytes(Reason::no_gain) == 21 * page);
+            continue;
+        }
+        REQUIRE(plan.ranges.size() == 1);
+        CHECK(plan.ranges[0].range == pages(4, 21));
+        CHECK(plan.forecast.gain_bytes == 3 * page);
+        CHECK(plan.forecast.freed_bytes == 0);
+        const Effect effect = rig.apply(plan);
+        CHECK(rig.inside.requests.at(0).proof == Proof::none);
+        CHECK_FALSE(rig.inside.requests.at(0).sole_writer);
+        CHECK(rig.inside.requests.at(0).advice == abi::advice::mergeable);
+        CHECK(effect.calls == 1);
+        CHECK_FALSE(effect.freed_bytes);
+    }
+}
+
+TEST_CASE("advice inside: of KSM pages those of one user are unmerged, the longest ranges first") {
+    Rig rig;
+    rig.map({Address{base}, Address{base + 4 * slot}});
+    const auto ksm = [&](std::uint64_t i, std::uint32_t users) {
+        auto one = anon_page(5000 + i);
+        one.flags |= abi::kpf(abi::KPF_KSM);
+        one.map_count = users;
+        if (users > 1) one.entry &= ~abi::PM_MMAP_EXCLUSIVE;
+        rig.source.pages[base + i * page] = one;
+    };
+    ksm(0, 1);
+    ksm(1, 2);
+    Request request;
+    request.action = Action::unmerge;
+    const Plan plan = make_plan(rig.source, request, roomy(rig.source));
+    REQUIRE(plan.ranges.size() == 1);
+    CHECK(plan.ranges[0].range == pages(0, 1));
+    for (std::uint64_t i = 10; i < 10 + 2 * 1001; i += 2) ksm(i, 1);
+    ksm(11, 1);
+    const Plan many = make_plan(rig.source, request, roomy(rig.source));
+    REQUIRE(many.ranges.size() == 1000);
+    CHECK(many.ranges[1].range == pages(10, 3));
+    CHECK(many.skipped_bytes(Reason::limit) == page);
+}
