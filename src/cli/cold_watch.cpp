@@ -174,7 +174,8 @@ void ColdWatch::run() {
             options_.window, rounds_};
     on_each([](Watched& one) { one.watch->begin(); });
     // From the end of the last clearing, so that every process is watched for the whole window.
-    const auto begin = Clock::now();
+    Clock::time_point begin{};
+    for (const auto& one : watched_) begin = std::max(begin, one->watch->round_began());
     bar.begin();
     for (std::uint64_t round = 1; round <= rounds_ && !interrupted_ && !watched_.empty(); ++round) {
         bar.round(round);
