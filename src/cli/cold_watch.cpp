@@ -116,16 +116,15 @@ ColdWatch::ColdWatch(std::span<const std::uint32_t> pids, const os::Machine& mac
             fail(error);
         }
     }
-    if (watched_.empty() && last_error_ && !options.messages) throw *last_error_;
+    if (watched_.empty() && last_error_ && !options.messages) std::rethrow_exception(last_error_);
     say_what_it_costs();
 }
 
 ColdWatch::~ColdWatch() = default;
 
 void ColdWatch::fail(const Error& error) {
-    if (error.kind() == ErrorKind::usage) throw error;
     if (options_.messages) options_.messages->error(error);
-    last_error_ = error;
+    last_error_ = std::current_exception();
     ++failed_;
 }
 

@@ -111,7 +111,7 @@ public:
     std::vector<Gap> gaps() const override { return gaps_.list(); }
 
 private:
-    Touch judge(std::uint64_t entry, std::uint64_t flags, std::uint64_t note) const;
+    Touch judge(std::uint64_t entry, std::uint64_t flags, std::uint64_t was) const;
 
     AccessTarget target_;
     Bits bits_;

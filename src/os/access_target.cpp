@@ -25,10 +25,10 @@ double seconds_since(Clock::time_point begin) {
 
 /// The leader's files are empty once it has exited; those of another thread show the same memory.
 std::string find_base(const Root& root, std::uint32_t pid) {
-    const std::string base = fmt::format("proc/{}", pid);
+    std::string base = fmt::format("proc/{}", pid);
     if (procfs::parse_status(root.read_text(base + "/status").text).has_memory()) return base;
     for (const auto& thread : root.list(base + "/task")) {
-        const std::string other = "proc/" + thread;
+        std::string other = "proc/" + thread;
         if (procfs::parse_status(root.read_text(other + "/status").text).has_memory()) return other;
     }
     return base;
@@ -99,7 +99,7 @@ std::vector<unsigned> AccessTarget::processors() const {
         for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
             if (CPU_ISSET(cpu, &set)) allowed[static_cast<std::size_t>(cpu)] = true;
     }
-    const auto online = static_cast<unsigned>(std::max(::sysconf(_SC_NPROCESSORS_CONF), 1l));
+    const auto online = static_cast<unsigned>(std::max(::sysconf(_SC_NPROCESSORS_CONF), 1L));
     std::vector<unsigned> found;
     for (unsigned cpu = 0; cpu < std::min<std::size_t>(online, allowed.size()); ++cpu)
         if (allowed[cpu]) found.push_back(cpu);

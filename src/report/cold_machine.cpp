@@ -306,7 +306,7 @@ public:
 
     void range(const Ages& ages, const Range& range) {
         std::string row = fmt::format(
-            "{},\"{}\",0x{:x},0x{:x},{},{},{},{},{},{},{},\"", ages.identity.pid, comm_,
+            R"({},"{}",0x{:x},0x{:x},{},{},{},{},{},{},{},")", ages.identity.pid, comm_,
             range.range.start.value, range.range.end.value, range.range.size().value,
             word_of(range.state).name, kind_name(range.kind), word_of(range.activity).name,
             range.idle_seconds ? seconds_text(*range.idle_seconds) : "", ages.source.name,
