@@ -76,7 +76,7 @@ struct KernelLayout {
     std::uint32_t PG_referenced = 0, PG_uptodate = 0, PG_lru = 0, PG_head = 0, PG_active = 0;
 
     std::optional<std::uint32_t> task_struct_tasks;     ///< for find_task
-    std::optional<std::uint32_t> page_compound_head;    ///< for read_frames
+    std::optional<std::uint32_t> page_compound_head;    ///< for read_frames; once compound_info
     std::optional<std::uint32_t> page_mapcount;         ///< page._mapcount, for read_frames
     std::optional<std::uint32_t> folio_mapping;         ///< for read_frames and self_check
     std::optional<std::uint32_t> folio_index;           ///< for self_check
@@ -90,6 +90,9 @@ struct KernelLayout {
     std::optional<std::uint32_t> mem_cgroup_per_node_memcg; ///< with CONFIG_MEMCG
     /// mem_cgroup_per_node.lruvec.lrugen.max_seq, with CONFIG_LRU_GEN
     std::optional<std::uint32_t> mem_cgroup_per_node_max_seq;
+
+    /// Whether page_compound_head is that of compound_info (7.0), which may be a mask: see head_of.
+    bool compound_info = false;
 
     std::vector<ShownFlag> shown_flags; ///< those that this kernel has, by ascending bit
     std::vector<std::string> missing;   ///< the optional ones that are empty: "ptdesc.pt_mm"
@@ -336,6 +339,8 @@ struct PlainPage {
 
 /// Whether this kernel's BTF tells all that read_plain_pages needs.
 bool has_plain_pages(const KernelLayout& layout);
+/// What it does not tell of that: "page.compound_head, pageflags.PG_reserved".
+std::string missing_of_plain_pages(const KernelLayout& layout);
 
 /// Reads the struct pages of @p frames, fastest in ascending order. Plain pages are mapped folios
 /// of one page, anonymous (KSM's too) or of a file; large folios, huge and zero pages, broken and

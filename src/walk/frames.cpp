@@ -4,6 +4,7 @@
 #include "walk/gather.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <map>
 
@@ -15,10 +16,37 @@ std::uint64_t struct_page(const Kernel& kernel, std::uint64_t frame) {
     return kernel.bases.vmemmap + frame * kernel.layout.page_bytes;
 }
 
+/// The largest folios there are: hugetlb's of 16 GiB (arm64 with pages of 64 KiB) have 2^18 pages,
+/// those of 1 GiB as many with pages of 4 KiB (include/linux/mmzone.h: MAX_FOLIO_ORDER).
+constexpr std::uint64_t most_folio_pages = std::uint64_t{1} << 18;
+
 std::uint32_t load_half(const std::byte* at) {
     std::uint32_t value;
     std::memcpy(&value, at, sizeof value);
     return value;
+}
+
+/// The head of the folio that page @p frame is a tail of, by its word without bit 0; empty where no
+/// tail has such a word. Since 7.0 that word is, on some configurations, no address but a mask for
+/// the tail's own (include/linux/page-flags.h: set_compound_head, compound_info_has_mask). Which of
+/// the two each word shows itself: it must make sense as one of them and not as the other.
+std::optional<std::uint64_t> head_of(const Kernel& kernel, std::uint64_t frame,
+                                     std::uint64_t word) {
+    const std::uint64_t page_bytes = kernel.layout.page_bytes;
+    const std::uint64_t offset = word - kernel.bases.vmemmap;
+    std::optional<std::uint64_t> pointed, masked;
+    if (offset % page_bytes == 0 && offset / page_bytes < frame) pointed = offset / page_bytes;
+    // A mask's ones end where the struct pages of a whole folio do, and folios are aligned.
+    const std::uint64_t size = ~word + 1;
+    if (kernel.layout.compound_info && std::has_single_bit(page_bytes) &&
+        std::has_single_bit(size) && size > page_bytes && size / page_bytes <= most_folio_pages) {
+        const std::uint64_t head = struct_page(kernel, frame) & word;
+        const std::uint64_t found = (head - kernel.bases.vmemmap) / page_bytes;
+        const bool is_aligned = found % (size / page_bytes) == 0;
+        if (head >= kernel.bases.vmemmap && is_aligned && found < frame) masked = found;
+    }
+    if (pointed && masked) return {};
+    return pointed ? pointed : masked;
 }
 
 class FrameReader {
@@ -71,9 +99,8 @@ private:
                 found.map_count = load_half(page + *layout_.page_mapcount) + 1;
             return found;
         }
-        const std::uint64_t offset = compound - 1 - kernel_.bases.vmemmap;
-        const std::uint64_t head = offset / layout_.page_bytes;
-        if (offset % layout_.page_bytes == 0 && head < frame) tails_.push_back({index, head});
+        if (const auto head = head_of(kernel_, frame, compound - 1))
+            tails_.push_back({index, *head});
         return {};
     }
 
