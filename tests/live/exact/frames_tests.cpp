@@ -53,8 +53,8 @@ Compared compare_heads(const os::KernelView& view, std::uint64_t first, std::siz
         if (!is_tail) head = frames[i];
         if (!head) continue; // of a folio that began before, or that changed
         ++(is_tail ? result.tails : result.others);
-        if (!found[i].known)
-            ++result.unknown;
+        if (!found[i].known) // where there is no memory, kpageflags shows 0
+            result.unknown += before[i] != 0;
         else
             result.differing += found[i].head != *head;
     }
@@ -66,11 +66,18 @@ Compared compare_heads(const os::KernelView& view, std::uint64_t first, std::siz
 TEST_CASE("exact reader: every page has the head that kpageflags shows, tails too") {
     const auto view = open_view();
     if (!view) return;
-    constexpr std::size_t at_a_time = 8192;
-    const auto end =
-        std::min<std::uint64_t>(view->kernel().bases.frame_end, std::uint64_t{1} << 17);
+    constexpr std::uint64_t at_a_time = 4096;
+    const auto& bases = view->kernel().bases;
+    // What the kernel keeps of an open file lies in a slab, which has several pages.
+    const int fd = ::memfd_create("pagesift", MFD_CLOEXEC);
+    const auto mapping = view->find_mapping(fd);
+    ::close(fd);
+    REQUIRE(mapping);
+    std::vector<std::uint64_t> places{(*mapping - bases.direct_map) / page / at_a_time * at_a_time};
+    const std::uint64_t step = std::max(bases.frame_end / 32, at_a_time);
+    for (std::uint64_t first = 0; first < bases.frame_end; first += step) places.push_back(first);
     Compared all;
-    for (std::uint64_t first = 0; first < end; first += at_a_time) {
+    for (const auto first : places) {
         // Folios come and go between one look and the other.
         auto found = compare_heads(*view, first, at_a_time);
         for (int i = 0; i < 3 && found.differing + found.unknown != 0; ++i)
@@ -82,8 +89,7 @@ TEST_CASE("exact reader: every page has the head that kpageflags shows, tails to
         all.others += found.others;
     }
     MESSAGE(all.tails, " tails and ", all.others, " other pages compared");
-    // The kernel's own objects alone have that many, in slabs of several pages.
-    CHECK(all.tails > 100);
+    CHECK(all.tails > 0);
     CHECK(all.others > 1000);
 }
 
