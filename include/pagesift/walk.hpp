@@ -86,6 +86,7 @@ struct KernelLayout {
     std::optional<std::uint32_t> PG_reserved, PG_swapbacked, PG_swapcache; ///< read_plain_pages
     std::optional<std::uint32_t> PG_hwpoison;               ///< with CONFIG_MEMORY_FAILURE
     std::optional<std::uint32_t> folio_memcg_data;          ///< with CONFIG_MEMCG
+    std::optional<std::uint32_t> obj_cgroup_memcg;          ///< between folio and cgroup since 7.1
     std::optional<std::uint32_t> mem_cgroup_nodeinfo;       ///< with CONFIG_MEMCG
     std::optional<std::uint32_t> mem_cgroup_per_node_memcg; ///< with CONFIG_MEMCG
     /// mem_cgroup_per_node.lruvec.lrugen.max_seq, with CONFIG_LRU_GEN
@@ -355,7 +356,8 @@ void read_page_tables(KernelMemory& memory, const Kernel& kernel,
                       std::span<const std::uint64_t> frames, std::span<std::uint8_t> out);
 
 /// Of each frame, which is a folio's head, how far MGLRU has aged what its memory cgroup holds: the
-/// sum of max_seq over the first @p nodes NUMA nodes. Empty where this cannot be read.
+/// sum of max_seq over the first @p nodes NUMA nodes, and which cgroup it is: the folio's may be
+/// another one later. To be compared and nothing else. Empty where this cannot be read.
 void read_generations(KernelMemory& memory, const Kernel& kernel,
                       std::span<const std::uint64_t> frames, unsigned nodes,
                       std::span<std::optional<std::uint64_t>> out);

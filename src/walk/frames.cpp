@@ -171,7 +171,19 @@ std::optional<std::uint64_t> generation_of(KernelMemory& memory, const KernelLay
         if (owner != memcg || !sequence) return {};
         sum += *sequence;
     }
-    return sum;
+    // The address is a multiple of its size class, so the low half is the sum's.
+    return (memcg << 16) + sum;
+}
+
+/// The same, by what a folio has in memcg_data: the cgroup or, since folios outlive it, an
+/// obj_cgroup that names the one they belong to now (mm/memcontrol.c: commit_charge). Which of the
+/// two shows itself: what is no cgroup has no node that names it.
+std::optional<std::uint64_t> generation_behind(KernelMemory& memory, const KernelLayout& layout,
+                                               std::uint64_t data, unsigned nodes) {
+    if (const auto found = generation_of(memory, layout, data, nodes)) return found;
+    if (!layout.obj_cgroup_memcg) return {};
+    const auto memcg = read_word(memory, data + *layout.obj_cgroup_memcg);
+    return memcg && *memcg != 0 ? generation_of(memory, layout, *memcg, nodes) : std::nullopt;
 }
 
 } // namespace
@@ -186,7 +198,7 @@ void read_generations(KernelMemory& memory, const Kernel& kernel,
         !layout.mem_cgroup_per_node_memcg || !layout.mem_cgroup_per_node_max_seq || nodes == 0)
         return;
     std::vector<std::uint64_t> memcgs(frames.size(), 0);
-    // memcontrol.h: the lowest bits say what kind of pointer it is; a cgroup's has none of them.
+    // memcontrol.h: the lowest bits say what kind of pointer it is; of user memory it has none.
     read_each(
         memory, frames.size(), 8,
         [&](std::size_t i) { return struct_page(kernel, frames[i]) + *layout.folio_memcg_data; },
@@ -197,7 +209,7 @@ void read_generations(KernelMemory& memory, const Kernel& kernel,
     for (std::size_t i = 0; i < frames.size(); ++i) {
         if (memcgs[i] == 0) continue;
         const auto [place, is_new] = known.try_emplace(memcgs[i]);
-        if (is_new) place->second = generation_of(memory, layout, memcgs[i], nodes);
+        if (is_new) place->second = generation_behind(memory, layout, memcgs[i], nodes);
         out[i] = place->second;
     }
 }

@@ -66,6 +66,7 @@ constexpr Wanted<std::optional<std::uint32_t>> optional[] = {
     {&L::PG_swapcache, Ask::enumerator, "pageflags", "PG_swapcache"},
     {&L::PG_hwpoison, Ask::enumerator, "pageflags", "PG_hwpoison"},
     {&L::folio_memcg_data, Ask::offset, "folio", "memcg_data", "page", "memcg_data"},
+    {&L::obj_cgroup_memcg, Ask::offset, "obj_cgroup", "memcg"},
     {&L::mem_cgroup_nodeinfo, Ask::offset, "mem_cgroup", "nodeinfo"},
     {&L::mem_cgroup_per_node_memcg, Ask::offset, "mem_cgroup_per_node", "memcg"},
     {&L::mem_cgroup_per_node_max_seq, Ask::offset, "mem_cgroup_per_node", "lruvec.lrugen.max_seq"},

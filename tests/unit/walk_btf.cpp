@@ -71,6 +71,7 @@ MadeUpBtf made_up_types(const Types& types = {}) {
         btf.add_enum("pagetype", {{"PGTY_buddy", 0xf0}, {"PGTY_table", 0xf2}});
     }
     add("folio", 64, {{"mapping", word, 24}, {"memcg_data", word, 56}});
+    add("obj_cgroup", 64, {{"refcnt", word}, {"memcg", word, 16}});
     add("mem_cgroup", 2048, {{"nodeinfo", slots, 1000}});
     add("mem_cgroup_per_node", 512, {{"lruvec", lruvec, 16}, {"memcg", word, 400}});
     btf.add_enum("pageflags", {{"PG_locked", 0},
@@ -225,6 +226,7 @@ TEST_CASE("layout: every figure comes from the types") {
     CHECK(layout.PG_head == 6);
     CHECK(layout.PG_young == 12u);
     CHECK(layout.PGTY_table == 0xf2u);
+    CHECK(layout.obj_cgroup_memcg == 16u);
     CHECK(layout.mem_cgroup_per_node_max_seq == 16u + 32 + 8);
     CHECK(layout.missing ==
           std::vector<std::string>{"page.page_type", "pageflags.PG_idle", "pageflags.PG_hwpoison"});

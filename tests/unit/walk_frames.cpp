@@ -256,11 +256,45 @@ TEST_CASE("frames: MGLRU's age of a cgroup is summed over nodes, and only of tru
     const std::vector<std::uint64_t> frames = {1, 2, 3, 4, 5};
     std::vector<std::optional<std::uint64_t>> out(5);
     read_generations(m.memory, m.kernel, frames, 2, out);
-    CHECK(out == std::vector<std::optional<std::uint64_t>>{21, {}, {}, {}, 21});
+    const std::uint64_t of_cgroup = memcg << 16;
+    const std::vector<std::optional<std::uint64_t>> expected{
+        of_cgroup + 21, {}, {}, {}, of_cgroup + 21};
+    CHECK(out == expected);
     read_generations(m.memory, m.kernel, frames, 1, out);
-    CHECK(out[0] == 10u);
+    CHECK(out[0] == of_cgroup + 10);
     read_generations(m.memory, m.kernel, frames, 3, out); // the third node does not exist
     CHECK(out[0] == std::nullopt);
+}
+
+TEST_CASE("frames: the cgroup may stand behind an object that outlives it") {
+    Machine m;
+    m.layout.mem_cgroup_per_node_memcg = 0x30, m.layout.mem_cgroup_per_node_max_seq = 0x40;
+    m.layout.obj_cgroup_memcg = 0x10;
+    const std::uint64_t memcg = 0xffff9a4200000000, parent = 0xffff9a4200002000,
+                        object = 0xffff9a4200004000, torn = 0xffff9a4200005000;
+    for (const std::uint64_t one : {memcg, parent}) {
+        m.memory.put(one + *m.layout.mem_cgroup_nodeinfo, one + 0x1000);
+        m.memory.put(one + 0x1000 + 0x30, one);
+        m.memory.put(one + 0x1000 + 0x40, 7);
+    }
+    m.memory.put(object + 0x10, memcg);
+    m.memory.put(torn + 0x10, memcg + 8);
+    m.memory.put(m.page(1) + *m.layout.folio_memcg_data, object);
+    m.memory.put(m.page(2) + *m.layout.folio_memcg_data, torn);
+    m.memory.put(m.page(3) + *m.layout.folio_memcg_data, object | 2);
+    const std::vector<std::uint64_t> frames = {1, 2, 3};
+    std::vector<std::optional<std::uint64_t>> before(3), after(3);
+    read_generations(m.memory, m.kernel, frames, 1, before);
+    CHECK(before[0].has_value());
+    CHECK(before[1] == std::nullopt);
+    CHECK(before[2] == std::nullopt);
+    m.memory.put(object + 0x10, parent); // the cgroup was removed; its parent is as old
+    read_generations(m.memory, m.kernel, frames, 1, after);
+    CHECK(after[0].has_value());
+    CHECK(after[0] != before[0]);
+    m.layout.obj_cgroup_memcg = {};
+    read_generations(m.memory, m.kernel, frames, 1, after);
+    CHECK(after[0] == std::nullopt);
 }
 
 TEST_CASE("access: any trace means accessed, whatever else is known") {
