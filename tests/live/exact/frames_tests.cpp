@@ -78,10 +78,11 @@ TEST_CASE("exact reader: every page has the head that kpageflags shows, tails to
     for (std::uint64_t first = 0; first < bases.frame_end; first += step) places.push_back(first);
     Compared all;
     for (const auto first : places) {
+        const auto count = std::min(at_a_time, bases.frame_end - first);
         // Folios come and go between one look and the other.
-        auto found = compare_heads(*view, first, at_a_time);
+        auto found = compare_heads(*view, first, count);
         for (int i = 0; i < 3 && found.differing + found.unknown != 0; ++i)
-            found = compare_heads(*view, first, at_a_time);
+            found = compare_heads(*view, first, count);
         CAPTURE(first);
         CHECK(found.differing == 0);
         CHECK(found.unknown == 0);
