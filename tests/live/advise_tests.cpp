@@ -304,16 +304,12 @@ TEST_CASE("advise: of files, copies of one's own go to swap and nothing else is 
     if (!have_root() || !takes("pageout")) return;
     const auto machine = with_swap(SwapOn::zram);
     if (!machine) return;
-    const TemporaryDirectory folder;
-    const std::string file = folder.path() + "/data";
-    {
-        const int fd = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        REQUIRE(ftruncate(fd, some) == 0);
-        close(fd);
-    }
+    char file[] = "/var/tmp/pagesift-live-XXXXXX"; // /tmp may be a tmpfs
+    const int fd = mkostemp(file, O_CLOEXEC);
+    REQUIRE(fd >= 0);
+    REQUIRE(ftruncate(fd, some) == 0);
     const auto map_file = [&](int flags) {
         return [&, flags](std::uint64_t address, std::size_t bytes) {
-            const int fd = open(file.c_str(), O_RDWR | O_CLOEXEC);
             if (mmap(pointer(address), bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0) !=
                 pointer(address))
                 _exit(1);
@@ -336,6 +332,8 @@ TEST_CASE("advise: of files, copies of one's own go to swap and nothing else is 
         CHECK(done.effect("calls") == 0);
         CHECK(is_filled(target.pid(), target.at, some / 2));
     }
+    close(fd);
+    unlink(file);
 }
 
 TEST_CASE("advise: without swap, and with too little, no page is worse off") {
