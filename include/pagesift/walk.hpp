@@ -86,13 +86,13 @@ struct KernelLayout {
     std::optional<std::uint32_t> PG_reserved, PG_swapbacked, PG_swapcache; ///< read_plain_pages
     std::optional<std::uint32_t> PG_hwpoison;               ///< with CONFIG_MEMORY_FAILURE
     std::optional<std::uint32_t> folio_memcg_data;          ///< with CONFIG_MEMCG
-    std::optional<std::uint32_t> obj_cgroup_memcg;          ///< between folio and cgroup since 7.1
+    std::optional<std::uint32_t> obj_cgroup_memcg;          ///< between folio and cgroup (7.2)
     std::optional<std::uint32_t> mem_cgroup_nodeinfo;       ///< with CONFIG_MEMCG
     std::optional<std::uint32_t> mem_cgroup_per_node_memcg; ///< with CONFIG_MEMCG
     /// mem_cgroup_per_node.lruvec.lrugen.max_seq, with CONFIG_LRU_GEN
     std::optional<std::uint32_t> mem_cgroup_per_node_max_seq;
 
-    /// Whether page_compound_head is that of compound_info (7.0), which may be a mask: see head_of.
+    /// Whether page_compound_head is that of compound_info (7.2), which may be a mask: see head_of.
     bool compound_info = false;
 
     std::vector<ShownFlag> shown_flags; ///< those that this kernel has, by ascending bit

@@ -27,7 +27,7 @@ std::uint32_t load_half(const std::byte* at) {
 }
 
 /// The head of the folio that page @p frame is a tail of, by its word without bit 0; empty where no
-/// tail has such a word. Since 7.0 that word is, on some configurations, no address but a mask for
+/// tail has such a word. On newer kernels (7.2; not 6.18) that word may be no address but a mask for
 /// the tail's own (include/linux/page-flags.h: set_compound_head, compound_info_has_mask). Which of
 /// the two each word shows itself: it must make sense as one of them and not as the other.
 std::optional<std::uint64_t> head_of(const Kernel& kernel, std::uint64_t frame,

@@ -244,7 +244,7 @@ TEST_CASE("layout: every figure comes from the types") {
 
 TEST_CASE("layout: the word that names a folio's head has had two names") {
     Types types;
-    types.compound = "compound_info"; // 7.0
+    types.compound = "compound_info"; // 7.2
     const KernelLayout layout = find_layout(made_up_types(types).bytes());
     CHECK(layout.page_compound_head == 8u);
     CHECK(layout.compound_info);

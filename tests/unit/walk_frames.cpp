@@ -27,7 +27,7 @@ struct Machine {
     std::uint64_t mask(unsigned order) const {
         return ~((std::uint64_t{layout.page_bytes} << order) - 1);
     }
-    /// As compound_info has it since 7.0: what to cut the address of a tail with.
+    /// As compound_info has it on 7.2: what to cut the address of a tail with.
     void add_masked(std::uint64_t frame, unsigned order) {
         memory.put(page(frame) + *layout.page_compound_head, mask(order) | 1);
     }
