@@ -114,8 +114,8 @@ TEST_CASE("exact reader: the pages of a huge page have its flags, as kpageflags 
         ::munmap(memory, 2 * huge);
         return skip("no huge page was given");
     }
-    std::vector<std::uint64_t> frames;
-    for (const auto entry : entries) frames.push_back(entry & frame_mask);
+    std::vector<std::uint64_t> frames(entries);
+    for (auto& frame : frames) frame &= frame_mask;
     std::vector<walk::Frame> found(frames.size());
     walk::read_frames(view->memory(), view->kernel(), frames, found);
     const auto& layout = view->kernel().layout;
@@ -126,11 +126,11 @@ TEST_CASE("exact reader: the pages of a huge page have its flags, as kpageflags 
         REQUIRE(found[i].flags == found[0].flags);
         REQUIRE(found[i].anon == true);
     }
-    for (const auto& [bit, kpf_bit] :
+    for (const auto& shown :
          {std::pair{layout.PG_uptodate, abi::KPF_UPTODATE},
           std::pair{layout.PG_active, abi::KPF_ACTIVE}, std::pair{layout.PG_lru, abi::KPF_LRU}}) {
-        CAPTURE(kpf_bit);
-        CHECK((found[0].flags >> bit & 1) == (words[0] >> kpf_bit & 1));
+        CAPTURE(shown.first);
+        CHECK((found[0].flags >> shown.first & 1) == (words[0] >> shown.second & 1));
     }
     ::munmap(memory, 2 * huge);
 }
