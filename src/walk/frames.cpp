@@ -27,9 +27,9 @@ std::uint32_t load_half(const std::byte* at) {
 }
 
 /// The head of the folio that page @p frame is a tail of, by its word without bit 0; empty where no
-/// tail has such a word. On newer kernels (7.2; not 6.18) that word may be no address but a mask for
-/// the tail's own (include/linux/page-flags.h: set_compound_head, compound_info_has_mask). Which of
-/// the two each word shows itself: it must make sense as one of them and not as the other.
+/// tail has such a word. On newer kernels (7.2; not 6.18) that word may be no address but a mask
+/// for the tail's own (include/linux/page-flags.h: set_compound_head, compound_info_has_mask).
+/// Which of the two each word shows itself: it must make sense as one of them and not as the other.
 std::optional<std::uint64_t> head_of(const Kernel& kernel, std::uint64_t frame,
                                      std::uint64_t word) {
     const std::uint64_t page_bytes = kernel.layout.page_bytes;
@@ -40,10 +40,9 @@ std::optional<std::uint64_t> head_of(const Kernel& kernel, std::uint64_t frame,
     const std::uint64_t size = ~word + 1;
     if (kernel.layout.compound_info && std::has_single_bit(page_bytes) &&
         std::has_single_bit(size) && size > page_bytes && size / page_bytes <= most_folio_pages) {
-        const std::uint64_t head = struct_page(kernel, frame) & word;
-        const std::uint64_t found = (head - kernel.bases.vmemmap) / page_bytes;
-        const bool is_aligned = found % (size / page_bytes) == 0;
-        if (head >= kernel.bases.vmemmap && is_aligned && found < frame) masked = found;
+        const std::uint64_t at = (struct_page(kernel, frame) & word) - kernel.bases.vmemmap;
+        const std::uint64_t head = at / page_bytes;
+        if (head % (size / page_bytes) == 0 && head < frame) masked = head;
     }
     if (pointed && masked) return {};
     return pointed ? pointed : masked;

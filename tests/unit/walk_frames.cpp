@@ -164,7 +164,7 @@ TEST_CASE("frames: a mask that no folio can have is not believed") {
     odd.layout.compound_info = true;
     odd.layout.page_bytes = 56;
     odd.memory.put(odd.page(0x20), odd.bit(odd.layout.PG_head));
-    odd.memory.put(odd.page(0x21) + *odd.layout.page_compound_head, odd.mask(1) | 1);
+    odd.memory.put(odd.page(0x21) + *odd.layout.page_compound_head, ~std::uint64_t{127} | 1);
     CHECK_FALSE(odd.frames({0x21})[0].known);
     // Before it had that name, it never was a mask.
     Machine old;
