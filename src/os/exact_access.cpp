@@ -52,9 +52,9 @@ ExactAccess::ExactAccess(std::uint32_t pid, const Machine& machine, const OpenOp
       notes_(machine.host->page_size),
       generations_(1, 0) {
     const auto view = lens_->lease();
-    if (!view->flags_checked() || !view->kernel().layout.page_compound_head)
-        throw Error{ErrorKind::unsupported, "--source exact", 0, "root",
-                    "page flags in the kernel's memory could not be compared with kpageflags"};
+    if (auto trouble = view->flags_trouble(); !trouble.empty())
+        throw Error{ErrorKind::unsupported, "--source exact", 0,
+                    view->flags_checked() ? "" : "root", std::move(trouble)};
     const auto top = view->find_top_table(target_.pagemap());
     if (!top)
         throw Error{ErrorKind::unsupported, "--source exact", 0, "",

@@ -53,8 +53,8 @@ ExactPages::ExactPages(ExactLens& lens, std::uint64_t top, int pagemap_fd,
                        const FrameReader& frames, Kernel kernel)
     : lens_(lens), top_(top), pagemap_fd_(pagemap_fd), frames_(frames), kernel_(kernel) {
     const auto view = lens_.lease();
-    works_ = view->flags_checked() && walk::has_plain_pages(view->kernel().layout) &&
-             frames.flags_error() == 0 && frames.counts_error() == 0;
+    works_ =
+        view->flags_trouble().empty() && frames.flags_error() == 0 && frames.counts_error() == 0;
 }
 
 /// One block, on one thread.

@@ -86,9 +86,25 @@ private:
 
 } // namespace
 
-bool has_plain_pages(const KernelLayout& layout) {
-    return layout.page_compound_head && layout.folio_mapping && layout.page_mapcount &&
-           layout.PG_reserved && layout.PG_swapbacked && layout.PG_swapcache;
+bool has_plain_pages(const KernelLayout& layout) { return missing_of_plain_pages(layout).empty(); }
+
+std::string missing_of_plain_pages(const KernelLayout& layout) {
+    using L = KernelLayout;
+    static constexpr std::pair<std::optional<std::uint32_t> L::*, std::string_view> needed[] = {
+        {&L::page_compound_head, "page.compound_head"},
+        {&L::folio_mapping, "folio.mapping"},
+        {&L::page_mapcount, "page._mapcount"},
+        {&L::PG_reserved, "pageflags.PG_reserved"},
+        {&L::PG_swapbacked, "pageflags.PG_swapbacked"},
+        {&L::PG_swapcache, "pageflags.PG_swapcache"},
+    };
+    std::string missing;
+    for (const auto& [member, name] : needed) {
+        if (layout.*member) continue;
+        if (!missing.empty()) missing += ", ";
+        missing += name;
+    }
+    return missing;
 }
 
 void read_plain_pages(KernelMemory& memory, const Kernel& kernel,

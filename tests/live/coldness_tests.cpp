@@ -180,7 +180,9 @@ TEST_CASE("coldness: the exact source tells what is idle, and since when, page b
     const auto judge = [&](const Measured& measured, double least) {
         const auto scores = judge_all(experiment.worker(), experiment.history(), measured, least);
         check_that_it_can_fail(measured, scores);
-        CHECK(scores.at("all").precision() >= 0.99);
+        // What is accessed while the program is blind leaves no trace; an emulated machine is blind
+        // for up to a sixth of the time.
+        CHECK(scores.at("all").precision() >= 0.99 - blind_share(measured));
         CHECK(scores.at("all").recall() >= 0.99);
         return scores.at("all");
     };
