@@ -151,7 +151,10 @@ private:
         ages.clear = {clear_.times, in_microseconds(clear_.total_seconds),
                       in_microseconds(clear_.locked_seconds),
                       in_microseconds(clear_.longest_locked_seconds),
-                      in_microseconds(clear_.blind_seconds)};
+                      // However short it was: there was one.
+                      clear_.blind_seconds > 0
+                          ? std::max(in_microseconds(clear_.blind_seconds), 1e-6)
+                          : 0};
         for (std::size_t i = 0; i < rounds_; ++i)
             ages.steps.push_back(seconds_between(begins_[i], end_));
         ages.steps.push_back(0);

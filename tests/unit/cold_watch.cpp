@@ -62,6 +62,32 @@ TEST_CASE("cold: a page that was away is idle only since it was back") {
     CHECK(!idle_of("ii-"));
 }
 
+TEST_CASE("cold: nothing before a blind time is claimed") {
+    const auto idle_when_blind = [](const std::string& history) {
+        MadeUpWatch watch;
+        watch.access.blind = true;
+        watch.source.map(base, at(4));
+        watch.page(at(0), history);
+        const Ages ages = watch.run(static_cast<unsigned>(history.size()));
+        REQUIRE(ages.ranges.size() == 1);
+        CHECK(ages.steps.size() == history.size() + 1);
+        return ages.ranges[0].idle_seconds;
+    };
+    CHECK(idle_when_blind("i") == 10.0);
+    CHECK(idle_when_blind("iii") == 10.0);
+    CHECK(idle_when_blind("aii") == 10.0);
+    CHECK(idle_when_blind("iai") == 10.0);
+    CHECK(idle_when_blind("iia") == 0.0);
+    MadeUpWatch watch;
+    watch.access.blind = true;
+    watch.access.cost = {1e-8, 0};
+    watch.source.map(base, at(4));
+    watch.page(at(0), "ii");
+    const Ages ages = watch.run(2);
+    CHECK(ages.first_step() == 1); // however short it is
+    CHECK(ages.cold_bytes() == 0);
+}
+
 TEST_CASE("cold: idle times are never rounded up") {
     MadeUpWatch watch;
     watch.source.map(base, at(4));
@@ -138,6 +164,7 @@ TEST_CASE("cold: where a source proves nothing by it, no sign of access is no id
 
 TEST_CASE("cold: clearing is counted, and so is the time in which nothing is seen") {
     MadeUpWatch watch;
+    watch.access.blind = true;
     watch.source.map(base, at(4));
     watch.page(at(0), "iii");
     const Ages ages = watch.run(3);

@@ -19,6 +19,7 @@ public:
     std::vector<std::string> calls; ///< "prepare", "note", "forget", "judge", in order
     std::vector<Gap> known_gaps;
     bool notes_after = false;
+    bool blind = false; ///< between rounds
     bool gone = false;
     ForgetCost cost{0.5, 0.25};
     std::chrono::steady_clock::time_point* clock = nullptr; ///< turned by forget, by its cost
@@ -31,6 +32,7 @@ public:
     }
     const AccessTraits& traits() const override { return about; }
     bool notes_after_forget() const override { return notes_after; }
+    bool is_blind_between_rounds() const override { return blind; }
     void prepare(const std::vector<Mapping>&) override { say("prepare"); }
     ForgetCost forget() override {
         ++round_;
