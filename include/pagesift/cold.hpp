@@ -165,6 +165,8 @@ public:
 
     /// Looks at all pages and begins the first round. Throws Error (gone, denied, failed).
     void begin();
+    /// The end of the last clearing, from which idle times count.
+    std::chrono::steady_clock::time_point round_began() const;
     /// Ends a round with a sighting of all pages; unless it was the last, begins another.
     /// Throws Error (gone, failed).
     void end_round(Last last);

@@ -115,16 +115,15 @@ ColdWatch::ColdWatch(std::span<const std::uint32_t> pids, const os::Machine& mac
             fail(error);
         }
     }
-    if (watched_.empty() && last_error_ && !options.messages) throw Error{*last_error_};
+    if (watched_.empty() && last_error_ && !options.messages) std::rethrow_exception(last_error_);
     say_what_it_costs();
 }
 
 ColdWatch::~ColdWatch() = default;
 
 void ColdWatch::fail(const Error& error) {
-    if (error.kind() == ErrorKind::usage) throw Error{error};
     if (options_.messages) options_.messages->error(error);
-    last_error_ = error;
+    last_error_ = std::current_exception();
     ++failed_;
 }
 
@@ -173,7 +172,8 @@ void ColdWatch::run() {
             options_.window, rounds_};
     on_each([](Watched& one) { one.watch->begin(); });
     // From the end of the last clearing, so that every process is watched for the whole window.
-    const auto begin = Clock::now();
+    Clock::time_point begin{};
+    for (const auto& one : watched_) begin = std::max(begin, one->watch->round_began());
     bar.begin();
     for (std::uint64_t round = 1; round <= rounds_ && !interrupted_ && !watched_.empty(); ++round) {
         bar.round(round);

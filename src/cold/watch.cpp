@@ -84,6 +84,7 @@ public:
     }
 
     void interrupt() { interrupted_ = true; }
+    TimePoint round_began() const { return begins_.empty() ? TimePoint{} : begins_.back(); }
 
 private:
     TimePoint now() const {
@@ -204,6 +205,7 @@ Watch& Watch::operator=(Watch&&) noexcept = default;
 
 void Watch::begin() { impl_->begin(); }
 void Watch::end_round(Last last) { impl_->end_round(last); }
+std::chrono::steady_clock::time_point Watch::round_began() const { return impl_->round_began(); }
 void Watch::interrupt() { impl_->interrupt(); }
 Ages Watch::finish(const std::function<void(const Ages&)>& on_begin,
                    const std::function<void(const Range&)>& on_range) {

@@ -214,9 +214,15 @@ private:
         return Touch::accessed;
     }
 
+    /// In portions, so that what was read is still in the processor's cache.
     void read_flags() {
-        const auto& frames = buffers_.frames;
-        if (frames.empty()) return;
+        static constexpr std::size_t portion = 1024;
+        const std::span all{buffers_.frames};
+        for (std::size_t at = 0; at < all.size(); at += portion)
+            read_flags(at, all.subspan(at, std::min(portion, all.size() - at)));
+    }
+
+    void read_flags(std::size_t first, std::span<const std::uint64_t> frames) {
         auto& found = buffers_.found;
         found.resize(frames.size());
         walk::read_frames(view_->memory(), kernel_, frames, found);
@@ -224,7 +230,7 @@ private:
         if (has_generations) read_generations();
         for (std::size_t i = 0; i < found.size(); ++i) {
             if (!found[i].known) continue;
-            const std::size_t index = buffers_.indices[i];
+            const std::size_t index = buffers_.indices[first + i];
             walk::Sighting now;
             now.present = true;
             now.frame = frames[i];

@@ -182,12 +182,19 @@ private:
     }
 
     void read_plain() {
-        std::vector<walk::PlainPage> found(plain_.size());
-        walk::read_plain_pages(view_->memory(), view_->kernel(), plain_frames_, found);
+        // In portions, so that what was read is still in the processor's cache.
+        static constexpr std::size_t portion = 1024;
+        std::vector<walk::PlainPage> found(std::min(portion, plain_.size()));
+        const std::span<const std::uint64_t> frames{plain_frames_};
         std::size_t until_sample = 0;
         for (std::size_t i = 0; i < plain_.size(); ++i) {
+            if (i % portion == 0) {
+                const std::size_t count = std::min(portion, plain_.size() - i);
+                walk::read_plain_pages(view_->memory(), view_->kernel(), frames.subspan(i, count),
+                                       std::span{found}.first(count));
+            }
             const std::uint32_t index = plain_[i];
-            const auto& page = found[i];
+            const auto& page = found[i % portion];
             if (page.map_count == 0) {
                 others_.push_back(index);
                 continue;

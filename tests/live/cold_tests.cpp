@@ -142,7 +142,7 @@ Verdict judge(const json& process, const Log& log, std::size_t first, std::size_
         const bool truly = last[i] < end - window;
         verdict.claimed += claimed;
         verdict.truly_cold += truly;
-        verdict.right += claimed && truly;
+        verdict.right += claimed && last[i] < end - window + slack;
         if (idle.is_number() && idle > 0 && last[i] > end - idle.get<double>() + slack)
             verdict.wrong.push_back(end - last[i]);
     }
