@@ -333,6 +333,8 @@ struct LookOptions {
     /// What to look at, once the mappings are known, in place of `only`.
     std::function<std::vector<AddressRange>(std::span<const Mapping>)> choose;
     std::function<bool()> interrupted; ///< asked between pieces
+    /// Before what comes of some blocks is handed on, all of which have been read.
+    std::function<void()> on_piece;
 };
 
 /// Looks at the whole process. Throws Error where nothing can be had; everything else that could

@@ -110,8 +110,8 @@ struct Ages {
     double window_seconds = 0; ///< from the end of the first clearing to the last sighting
     std::uint64_t rounds = 0;
     /// How long each round began before the last sighting, longest first: the window, …, and 0. A
-    /// page that was accessed in round k and idle since was so at least from the end of the clearing
-    /// behind round k, unless the source is blind between rounds: see first_step().
+    /// page that was accessed in round k and idle since was so at least from the end of the
+    /// clearing behind round k, unless the source is blind between rounds: see first_step().
     std::vector<double> steps;
     std::vector<Place> mappings; ///< those of the last sighting, in address order
     std::vector<Range> ranges;   ///< in address order; empty where they were handed to on_range

@@ -58,6 +58,7 @@ void Joiner::judge(Mark mark, Range& range) const {
     if (!mark.there()) return;
     range.grain = mark.grain();
     if (mark.busy_round() < ages_.rounds) {
+        if (doubts_) return;
         range.activity = Activity::idle;
         const std::size_t step = std::max<std::size_t>(mark.busy_round(), ages_.first_step());
         if (ages_.source.proves_idle) range.idle_seconds = ages_.steps[step];

@@ -205,8 +205,7 @@ private:
         }
         if (!ages_.source.proves_idle) return !range.idle_seconds;
         // More than the first step can never have been proven.
-        const auto first =
-            ages_.steps.begin() + static_cast<std::ptrdiff_t>(ages_.first_step());
+        const auto first = ages_.steps.begin() + static_cast<std::ptrdiff_t>(ages_.first_step());
         return range.idle_seconds &&
                std::find(first, ages_.steps.end(), *range.idle_seconds) != ages_.steps.end();
     }

@@ -206,6 +206,8 @@ private:
             else
                 count_of(block_, index) = page.map_count;
             block_.flags[index] = page.flags;
+            block_.entry_bits[index] |= static_cast<std::uint8_t>(
+                EntryBits::used_known | (page.used ? EntryBits::used : 0));
             if (until_sample-- == 0) {
                 samples_.push_back(index);
                 until_sample = pages_a_sample - 1;

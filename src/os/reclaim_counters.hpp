@@ -15,7 +15,8 @@ namespace pagesift::os {
 ///   shrink_inactive_list, scan_folios), and before rmap is walked for what was isolated, in which
 ///   MGLRU clears the accessed bits of neighbours (lru_gen_look_around);
 /// - pgrefill, pgdeactivate: the active list (shrink_active_list);
-/// - pageoutrun, allocstall_*: reclaim has begun, and may walk page tables for MGLRU before it scans;
+/// - pageoutrun, allocstall_*: reclaim has begun, and may walk page tables for MGLRU before it
+/// scans;
 /// - pgmigrate_success: page-table entries were made anew, before 6.1 without accessed bits
 ///   (mm/migrate.c: remove_migration_pte).
 /// Event counters are per processor and added up when they are read, so what happened before is in.

@@ -240,8 +240,8 @@ private:
     static void render_legend(const Screen& screen, const Ages& ages) {
         if (!ages.source.proves_idle) return;
         const std::string accessed = ages.source.reads_seen ? "accessed" : "written";
-        std::string text = fmt::format("IDLE: not {} in the last {}", accessed,
-                                       about(longest(ages)));
+        std::string text =
+            fmt::format("IDLE: not {} in the last {}", accessed, about(longest(ages)));
         if (has_shorter(ages))
             text += fmt::format("; IN PART: {} in them, but not in the last round", accessed);
         screen.wrapped(screen.style.dim(text), 2);
@@ -259,10 +259,10 @@ private:
         const std::size_t shown = std::min(options_.top, order.size());
         if (shown == 0) return;
         screen.line();
-        screen.line(screen.style.bold(ages.source.proves_idle
-                                          ? fmt::format("Mappings idle for at least {}",
-                                                        about(longest(ages)))
-                                          : "Mappings without a sign of access") +
+        screen.line(screen.style.bold(
+                        ages.source.proves_idle
+                            ? fmt::format("Mappings idle for at least {}", about(longest(ages)))
+                            : "Mappings without a sign of access") +
                     (shown < order.size() ? fmt::format(", {} of {}", shown, order.size()) : ""));
         Columns columns{screen.width()};
         columns.add("ADDRESS", 12);
