@@ -137,9 +137,12 @@ private:
 
     const HostFacts* host_;
     const Mapping* mapping_;
-    std::array<std::uint64_t, 2> last_key_{};
-    PageClass last_;
-    bool has_last_ = false;
+    struct Decided {
+        std::array<std::uint64_t, 2> key{};
+        PageClass cls;
+        bool any = false;
+    };
+    std::array<Decided, 2> decided_; ///< the latest first: pages of two sorts often take turns
 };
 
 /// Consecutive pages of one state, kind and marker.

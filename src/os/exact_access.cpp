@@ -176,7 +176,14 @@ private:
         if (which_ != Sight::last) {
             const auto words = std::span{buffers_.now}.subspan(at, count);
             walk::write_pagemap(format_, run, words);
-            for (std::uint64_t& word : words) word = (word & Note::kept) | (huge ? Note::huge : 0);
+            std::uint64_t any = 0;
+            for (std::uint64_t& word : words) {
+                word = (word & Note::kept) | (huge ? Note::huge : 0);
+                any |= word;
+            }
+            // The counters vouch for what is present and private; see is_vouched_for().
+            if (is_vouched_for(access_.notes_flags_) && !(any & (abi::PM_SWAP | Note::huge)))
+                std::fill(words.begin(), words.end(), 0);
         }
         if (which_ == Sight::note && !access_.notes_flags_) return;
         const std::uint64_t skipped =
@@ -192,6 +199,10 @@ private:
             if (run.entries[skipped + i] != 0)
                 take(at + i, format_.decode(format_, run.entries[skipped + i], 1), false);
     }
+
+    /// Whether pages need no notes as long as the counters stand still: of anonymous memory nothing
+    /// comes unasked but huge pages, and an entry that is made anew has its accessed bit.
+    bool is_vouched_for(bool flags) const { return !flags && mapping_.backing == Backing::anon; }
 
     void set_huge(std::uint64_t at, std::uint64_t count) {
         if (block_.grains.empty()) block_.grains.assign(block_.touches.size(), Grain::page);
@@ -253,7 +264,8 @@ private:
         // tests/live/cold_tests.cpp).
         if (may_come_unasked(mapping_) && (mapping_.shared || !dirty)) return Touch::unknown;
         // So is what khugepaged puts together (mm/khugepaged.c: collapse_huge_page).
-        if (was_there && huge && !(was & Note::huge)) return Touch::unknown;
+        const bool may_have_been = was_there || is_vouched_for(access_.noted_flags_);
+        if (may_have_been && huge && !(was & Note::huge)) return Touch::unknown;
         return Touch::accessed;
     }
 
@@ -291,6 +303,8 @@ private:
 
     /// What is present, and whose entry is not young.
     Touch judge_flags(std::uint64_t was, std::uint64_t frame, bool used, bool active) const {
+        if (was == 0 && is_vouched_for(access_.noted_flags_))
+            return used ? Touch::accessed : Touch::idle;
         if (!(was & abi::PM_PRESENT)) return Touch::unknown;
         // page_idle and DAMON leave PG_young behind (include/linux/page_idle.h), reclaim of the
         // inactive list PG_referenced (mm/vmscan.c: folio_check_references).
