@@ -336,6 +336,7 @@ void read_frames(KernelMemory& memory, const Kernel& kernel, std::span<const std
 struct PlainPage {
     std::uint64_t flags = 0;     ///< KPF_ bits
     std::uint32_t map_count = 0; ///< 0: no plain page, or not readable, and nothing is said of it
+    bool used = false;           ///< PG_referenced, or PG_young, which /proc does not show
 };
 
 /// Whether this kernel's BTF tells all that read_plain_pages needs.

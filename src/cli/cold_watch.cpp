@@ -84,8 +84,7 @@ ColdWatch::ColdWatch(std::span<const std::uint32_t> pids, const os::Machine& mac
         throw Error{ErrorKind::usage, "--where", 0, "",
                     "zero-filled and ksm-zero are known only where contents are read, which cold "
                     "does not"};
-    interval_ = options.interval.value_or(
-        std::max<Nanoseconds>(options.window / 3, std::chrono::seconds{1}));
+    interval_ = options.interval.value_or(options.window);
     const auto count = static_cast<std::uint64_t>(options.window / interval_);
     rounds_ = std::max<std::uint64_t>(count, 1);
     if (rounds_ > cold::most_rounds)

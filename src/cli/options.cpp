@@ -330,8 +330,7 @@ void add_cold(CLI::App& app, Options& o) {
         ->capture_default_str();
     command
         .add_option("--interval", o.cold.interval,
-                    "Look, and clear again, every TIME; default: a third of the window, at least "
-                    "1s")
+                    "Look, and clear again, every TIME; default: one round, as long as the window")
         ->type_name("TIME");
     command
         .add_option("--source", o.cold.source,

@@ -150,6 +150,8 @@ private:
     void take_entries(const walk::SlotRun& run, std::uint64_t at, std::span<std::uint64_t> words) {
         const std::uint64_t skipped =
             (run.range.start - run.slot_start).value >> format_.page_shift;
+        std::uint64_t last_raw = 0; // not present, so unlike any that is
+        std::uint8_t last_bits = 0;
         for (std::size_t i = 0; i < words.size(); ++i) {
             const std::uint64_t word = words[i];
             const auto index = static_cast<std::uint32_t>(at + i);
@@ -157,8 +159,13 @@ private:
                 if (names_a_frame(word)) others_.push_back(index);
                 continue;
             }
-            block_.entry_bits[index] =
-                bits_of(format_.decode(format_, run.entries[skipped + i], 1));
+            // Neighbours mostly have the same bits, whatever their frames.
+            const std::uint64_t raw = run.entries[skipped + i];
+            if (((raw ^ last_raw) & ~format_.frame_mask) != 0) {
+                last_bits = bits_of(format_.decode(format_, raw, 1));
+                last_raw = raw;
+            }
+            block_.entry_bits[index] = last_bits;
             if (word & walk::special_entry) {
                 others_.push_back(index);
                 continue;
@@ -206,6 +213,8 @@ private:
             else
                 count_of(block_, index) = page.map_count;
             block_.flags[index] = page.flags;
+            block_.entry_bits[index] |= static_cast<std::uint8_t>(
+                EntryBits::used_known | (page.used ? EntryBits::used : 0));
             if (until_sample-- == 0) {
                 samples_.push_back(index);
                 until_sample = pages_a_sample - 1;

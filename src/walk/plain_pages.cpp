@@ -28,7 +28,9 @@ public:
           map_count_(*kernel.layout.page_mapcount),
           not_plain_(bit(kernel.layout.PG_head) | bit(*kernel.layout.PG_reserved) |
                      (kernel.layout.PG_hwpoison ? bit(*kernel.layout.PG_hwpoison) : 0)),
-          swap_cache_(bit(*kernel.layout.PG_swapbacked) | bit(*kernel.layout.PG_swapcache)) {
+          swap_cache_(bit(*kernel.layout.PG_swapbacked) | bit(*kernel.layout.PG_swapcache)),
+          used_(bit(kernel.layout.PG_referenced) |
+                (kernel.layout.PG_young ? bit(*kernel.layout.PG_young) : 0)) {
         for (const ShownFlag& shown : kernel.layout.shown_flags) mask_ |= bit(shown.bit);
         mask_ |= swap_cache_;
     }
@@ -57,7 +59,7 @@ private:
             (mapping & MAPPING_FLAGS) == 2 || count < 0)
             return {};
         return {words_of(flags) | kind_of(mapping & MAPPING_FLAGS),
-                static_cast<std::uint32_t>(count) + 1};
+                static_cast<std::uint32_t>(count) + 1, (flags & used_) != 0};
     }
 
     static std::uint64_t kind_of(std::uint64_t mapping) {
@@ -80,7 +82,7 @@ private:
     KernelMemory& memory_;
     const Kernel& kernel_;
     std::uint32_t flags_, compound_head_, mapping_, map_count_;
-    std::uint64_t not_plain_, swap_cache_, mask_ = 0;
+    std::uint64_t not_plain_, swap_cache_, used_, mask_ = 0;
     std::uint64_t last_flags_ = ~std::uint64_t{0}, last_words_ = 0;
 };
 
