@@ -292,7 +292,7 @@ private:
             if (which_ != Sight::note && !is_judged)
                 block_.touches[index] = judge_flags(buffers_.was[index], frames[i],
                                                     (found[i].flags & used) != 0, active);
-            if (which_ != Sight::last)
+            if (which_ != Sight::last && access_.notes_flags_)
                 buffers_.now[index] |= Note::flags_known | (active ? Note::active : 0);
         }
     }
