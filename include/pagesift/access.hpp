@@ -58,7 +58,7 @@ struct ForgetCost {
 };
 
 enum class Sight : std::uint8_t {
-    note,  ///< remembers what is there; the answers mean nothing
+    note,  ///< once before the first forget(): remembers what is there; the answers mean nothing
     again, ///< ends a round, and another follows
     last,  ///< ends the last round
 };
@@ -69,10 +69,6 @@ public:
 
     virtual const AccessTraits& traits() const = 0;
 
-    /// When it must note what is there, of all pages: false, once before the first forget(); true,
-    /// after each forget().
-    virtual bool notes_after_forget() const { return false; }
-
     /// Before the sightings that follow, on one thread: @p mappings are those of now.
     /// Throws Error (gone) where the process has ended.
     virtual void prepare(const std::vector<Mapping>& mappings) = 0;
@@ -82,6 +78,22 @@ public:
     /// several threads for different pages.
     virtual void sight(const Mapping& mapping, AddressRange wanted, Sight which,
                        TouchBlock& block) = 0;
+
+    /// whether judge_block() makes the last sighting of what a Source reads, so that it is read
+    /// once.
+    virtual bool judges_blocks() const { return false; }
+
+    /// As sight() with Sight::last of all pages of @p read, which a Source of the same process has
+    /// read of @p mapping since prepare(). False: it takes more than was read, so sight() it is.
+    virtual bool judge_block([[maybe_unused]] const Mapping& mapping,
+                             [[maybe_unused]] const PageBlock& read,
+                             [[maybe_unused]] TouchBlock& block) {
+        return false;
+    }
+
+    /// After sightings: whether what they called idle is to be believed. False: something went on
+    /// in the round that may have taken evidence along, which gaps() says, so that it is unknown.
+    virtual bool stands() { return true; }
 
     /// Begins a round: what was accessed before it counts no more. Whatever is accessed after its
     /// return is seen; what is accessed between a page's sighting and its return is not.

@@ -137,9 +137,12 @@ private:
 
     const HostFacts* host_;
     const Mapping* mapping_;
-    std::array<std::uint64_t, 2> last_key_{};
-    PageClass last_;
-    bool has_last_ = false;
+    struct Decided {
+        std::array<std::uint64_t, 2> key{};
+        PageClass cls;
+        bool any = false;
+    };
+    std::array<Decided, 2> decided_; ///< the latest first: pages of two sorts often take turns
 };
 
 /// Consecutive pages of one state, kind and marker.
@@ -333,6 +336,8 @@ struct LookOptions {
     /// What to look at, once the mappings are known, in place of `only`.
     std::function<std::vector<AddressRange>(std::span<const Mapping>)> choose;
     std::function<bool()> interrupted; ///< asked between pieces
+    /// Before what comes of some blocks is handed on, all of which have been read.
+    std::function<void()> on_piece;
 };
 
 /// Looks at the whole process. Throws Error where nothing can be had; everything else that could

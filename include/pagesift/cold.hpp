@@ -46,8 +46,8 @@ struct Range {
     Kind kind = Kind::not_present;
     Activity activity = Activity::unknown;
     Grain grain = Grain::page;
-    /// Not accessed for at least so long before the last sighting, one of Ages::steps; empty:
-    /// unknown.
+    /// Not accessed for at least so long before the last sighting, one of Ages::steps from
+    /// Ages::first_step() on; empty: unknown.
     std::optional<double> idle_seconds;
 
     bool operator==(const Range&) const = default;
@@ -109,8 +109,9 @@ struct Ages {
     std::uint64_t sighted_unix_milliseconds = 0;
     double window_seconds = 0; ///< from the end of the first clearing to the last sighting
     std::uint64_t rounds = 0;
-    /// Idle times that occur, longest first: the window, …, 0. A page that was accessed in round k
-    /// and idle since was so at least from the end of the clearing behind round k.
+    /// How long each round began before the last sighting, longest first: the window, …, and 0. A
+    /// page that was accessed in round k and idle since was so at least from the end of the
+    /// clearing behind round k, unless the source is blind between rounds: see first_step().
     std::vector<double> steps;
     std::vector<Place> mappings; ///< those of the last sighting, in address order
     std::vector<Range> ranges;   ///< in address order; empty where they were handed to on_range
@@ -122,6 +123,11 @@ struct Ages {
 
     bool operator==(const Ages&) const = default;
 
+    /// The first of steps that any page can have. It is the last round's where rounds have blind
+    /// times between them, in which an access leaves no trace: nothing before them is proven.
+    std::size_t first_step() const {
+        return clear.blind_seconds > 0 && rounds > 1 ? static_cast<std::size_t>(rounds) - 1 : 0;
+    }
     /// Bytes idle for at least the whole window.
     std::uint64_t cold_bytes() const;
     /// Bytes of all ranges.
@@ -159,6 +165,8 @@ public:
 
     /// Looks at all pages and begins the first round. Throws Error (gone, denied, failed).
     void begin();
+    /// The end of the last clearing, from which idle times count.
+    std::chrono::steady_clock::time_point round_began() const;
     /// Ends a round with a sighting of all pages; unless it was the last, begins another.
     /// Throws Error (gone, failed).
     void end_round(Last last);

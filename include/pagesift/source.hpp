@@ -75,11 +75,14 @@ enum class Content : std::uint8_t {
     refused, ///< could not be read
 };
 
-/// Bits of a page-table entry that hardware sets. Without `known` the others say nothing.
+/// Bits of a page-table entry that hardware sets, and what is left of them in the page's flags by
+/// who clears them. Without `known` and `used_known` the others say nothing.
 struct EntryBits {
     static constexpr std::uint8_t known = 1;
     static constexpr std::uint8_t young = 2; ///< the accessed bit
     static constexpr std::uint8_t dirty = 4;
+    static constexpr std::uint8_t used_known = 8;
+    static constexpr std::uint8_t used = 16; ///< PG_referenced or PG_young
 };
 
 /// Consecutive pages of one mapping, as columns. A column has one element a page; in a uniform

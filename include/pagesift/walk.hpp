@@ -76,7 +76,7 @@ struct KernelLayout {
     std::uint32_t PG_referenced = 0, PG_uptodate = 0, PG_lru = 0, PG_head = 0, PG_active = 0;
 
     std::optional<std::uint32_t> task_struct_tasks;     ///< for find_task
-    std::optional<std::uint32_t> page_compound_head;    ///< for read_frames
+    std::optional<std::uint32_t> page_compound_head;    ///< for read_frames; once compound_info
     std::optional<std::uint32_t> page_mapcount;         ///< page._mapcount, for read_frames
     std::optional<std::uint32_t> folio_mapping;         ///< for read_frames and self_check
     std::optional<std::uint32_t> folio_index;           ///< for self_check
@@ -86,10 +86,14 @@ struct KernelLayout {
     std::optional<std::uint32_t> PG_reserved, PG_swapbacked, PG_swapcache; ///< read_plain_pages
     std::optional<std::uint32_t> PG_hwpoison;               ///< with CONFIG_MEMORY_FAILURE
     std::optional<std::uint32_t> folio_memcg_data;          ///< with CONFIG_MEMCG
+    std::optional<std::uint32_t> obj_cgroup_memcg;          ///< between folio and cgroup (7.2)
     std::optional<std::uint32_t> mem_cgroup_nodeinfo;       ///< with CONFIG_MEMCG
     std::optional<std::uint32_t> mem_cgroup_per_node_memcg; ///< with CONFIG_MEMCG
     /// mem_cgroup_per_node.lruvec.lrugen.max_seq, with CONFIG_LRU_GEN
     std::optional<std::uint32_t> mem_cgroup_per_node_max_seq;
+
+    /// Whether page_compound_head is that of compound_info (7.2), which may be a mask: see head_of.
+    bool compound_info = false;
 
     std::vector<ShownFlag> shown_flags; ///< those that this kernel has, by ascending bit
     std::vector<std::string> missing;   ///< the optional ones that are empty: "ptdesc.pt_mm"
@@ -332,10 +336,13 @@ void read_frames(KernelMemory& memory, const Kernel& kernel, std::span<const std
 struct PlainPage {
     std::uint64_t flags = 0;     ///< KPF_ bits
     std::uint32_t map_count = 0; ///< 0: no plain page, or not readable, and nothing is said of it
+    bool used = false;           ///< PG_referenced, or PG_young, which /proc does not show
 };
 
 /// Whether this kernel's BTF tells all that read_plain_pages needs.
 bool has_plain_pages(const KernelLayout& layout);
+/// What it does not tell of that: "page.compound_head, pageflags.PG_reserved".
+std::string missing_of_plain_pages(const KernelLayout& layout);
 
 /// Reads the struct pages of @p frames, fastest in ascending order. Plain pages are mapped folios
 /// of one page, anonymous (KSM's too) or of a file; large folios, huge and zero pages, broken and
@@ -350,7 +357,8 @@ void read_page_tables(KernelMemory& memory, const Kernel& kernel,
                       std::span<const std::uint64_t> frames, std::span<std::uint8_t> out);
 
 /// Of each frame, which is a folio's head, how far MGLRU has aged what its memory cgroup holds: the
-/// sum of max_seq over the first @p nodes NUMA nodes. Empty where this cannot be read.
+/// sum of max_seq over the first @p nodes NUMA nodes, and which cgroup it is: the folio's may be
+/// another one later. To be compared and nothing else. Empty where this cannot be read.
 void read_generations(KernelMemory& memory, const Kernel& kernel,
                       std::span<const std::uint64_t> frames, unsigned nodes,
                       std::span<std::optional<std::uint64_t>> out);

@@ -2,6 +2,8 @@
 #include "pagesift/abi.hpp"
 #include "pagesift/classify.hpp"
 
+#include <utility>
+
 namespace pagesift {
 
 using namespace abi;
@@ -187,11 +189,11 @@ PageClass Classifier::classify(const PageFacts& page) {
         static_cast<std::uint64_t>(page.entry_dirty) << 28;
     const std::array<std::uint64_t, 2> key{(page.entry & ~PM_PFRAME_MASK) | small,
                                            page.flags.value_or(0)};
-    if (has_last_ && key == last_key_) return last_;
-    last_key_ = key;
-    has_last_ = true;
-    last_ = decide(page);
-    return last_;
+    auto& [latest, older] = decided_;
+    if (latest.any && key == latest.key) return latest.cls;
+    std::swap(latest, older);
+    if (!latest.any || key != latest.key) latest = {key, decide(page), true};
+    return latest.cls;
 }
 
 PageClass Classifier::decide(const PageFacts& page) const {

@@ -127,6 +127,7 @@ Census look(Source& source, const LookOptions& options) {
             return read_and_classify(source, context, pieces[i], options.want);
         },
         [&](PieceResult&& result) {
+            if (options.on_piece) options.on_piece();
             for (const auto& [mapping, tally] : result.tallies)
                 census.mappings[mapping].tally.add(tally);
             for (const SlotNote& note : result.slots) add_note(notes, note);

@@ -66,6 +66,24 @@ void PieceBuilder::add_uniform(const PageBlock& block) {
     finish(block, 0, pages, cls);
 }
 
+namespace {
+
+/// Whether page @p i of the block is what the page before it is, by all that facts() takes: of the
+/// frame that there is one.
+bool is_as_before(const PageBlock& block, std::size_t i) {
+    const auto same = [i](const auto& column) {
+        return column.empty() || column[i] == column[i - 1];
+    };
+    const std::uint64_t entry = block.entries[i], before = block.entries[i - 1];
+    return ((entry ^ before) & ~PM_PFRAME_MASK) == 0 && (entry & PM_PRESENT) != 0 &&
+           (entry & PM_PFRAME_MASK) != 0 && (before & PM_PFRAME_MASK) != 0 && same(block.flags) &&
+           same(block.map_counts) && same(block.folio_orders) && same(block.pmd_mapped) &&
+           same(block.zero_page) && same(block.cache) && same(block.content) &&
+           same(block.entry_bits);
+}
+
+} // namespace
+
 void PieceBuilder::add_dense(const PageBlock& block) {
     const std::size_t n = block.entries.size();
     std::size_t first = 0;
@@ -83,6 +101,7 @@ void PieceBuilder::add_dense(const PageBlock& block) {
         const std::uint64_t entry = block.entries[i];
         const Cache cache = block.cache.empty() ? Cache::not_asked : block.cache[i];
         if (entry == last_entry && !(entry & PM_PRESENT) && cache == last_cache) continue;
+        if (is_as_before(block, i)) continue;
         last_entry = entry;
         last_cache = cache;
         const PageClass cls = classifier_->classify(facts(block, i));

@@ -12,7 +12,7 @@ namespace pagesift::cli {
 
 struct MeasureOptions {
     std::chrono::nanoseconds window{std::chrono::seconds{30}};
-    /// Of a round; empty: a third of the window, at least one second.
+    /// Of a round; empty: the window, so there is one.
     std::optional<std::chrono::nanoseconds> interval;
     std::string source = "auto"; ///< a word of `cold --source`
     bool passive = false;        ///< nothing is written: the same as source "lru"

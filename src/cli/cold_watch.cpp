@@ -84,8 +84,7 @@ ColdWatch::ColdWatch(std::span<const std::uint32_t> pids, const os::Machine& mac
         throw Error{ErrorKind::usage, "--where", 0, "",
                     "zero-filled and ksm-zero are known only where contents are read, which cold "
                     "does not"};
-    interval_ = options.interval.value_or(
-        std::max<Nanoseconds>(options.window / 3, std::chrono::seconds{1}));
+    interval_ = options.interval.value_or(options.window);
     const auto count = static_cast<std::uint64_t>(options.window / interval_);
     rounds_ = std::max<std::uint64_t>(count, 1);
     if (rounds_ > cold::most_rounds)
@@ -116,16 +115,15 @@ ColdWatch::ColdWatch(std::span<const std::uint32_t> pids, const os::Machine& mac
             fail(error);
         }
     }
-    if (watched_.empty() && last_error_ && !options.messages) throw Error{*last_error_};
+    if (watched_.empty() && last_error_ && !options.messages) std::rethrow_exception(last_error_);
     say_what_it_costs();
 }
 
 ColdWatch::~ColdWatch() = default;
 
 void ColdWatch::fail(const Error& error) {
-    if (error.kind() == ErrorKind::usage) throw Error{error};
     if (options_.messages) options_.messages->error(error);
-    last_error_ = error;
+    last_error_ = std::current_exception();
     ++failed_;
 }
 
@@ -174,7 +172,8 @@ void ColdWatch::run() {
             options_.window, rounds_};
     on_each([](Watched& one) { one.watch->begin(); });
     // From the end of the last clearing, so that every process is watched for the whole window.
-    const auto begin = Clock::now();
+    Clock::time_point begin{};
+    for (const auto& one : watched_) begin = std::max(begin, one->watch->round_began());
     bar.begin();
     for (std::uint64_t round = 1; round <= rounds_ && !interrupted_ && !watched_.empty(); ++round) {
         bar.round(round);

@@ -4,6 +4,8 @@
 
 #include "cli/cold.hpp"
 
+#include <exception>
+
 namespace pagesift::cli {
 
 class ColdWatch {
@@ -29,7 +31,7 @@ private:
 
     void say_what_it_costs() const;
     void on_each(const std::function<void(Watched&)>& act);
-    void fail(const Error& error);
+    void fail(const Error& error); ///< in its handler
     bool sleep_until(std::chrono::steady_clock::time_point end, Bar& bar) const;
 
     const MeasureOptions& options_;
@@ -37,7 +39,7 @@ private:
     std::chrono::nanoseconds interval_;
     std::uint64_t rounds_;
     std::vector<std::unique_ptr<Watched>> watched_;
-    std::optional<Error> last_error_;
+    std::exception_ptr last_error_;
     std::size_t failed_ = 0;
     bool interrupted_ = false;
 };

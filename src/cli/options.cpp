@@ -30,34 +30,72 @@ void add_zero(CLI::App& command, std::string& zero) {
         ->capture_default_str();
 }
 
-void add_lens(CLI::App& command, Options& o) {
-    command
-        .add_option("--file-cache", o.file_cache,
-                    "Ask the page cache about file pages that are not mapped")
-        ->check(choices({"on", "off"}))
-        ->capture_default_str();
-    command
-        .add_option("--lens", o.lens,
-                    "How to look: exact reads the kernel's own memory, proc only /proc; auto takes "
-                    "exact where it can be had")
-        ->check(choices({"auto", "proc", "exact"}))
+void add_choice(CLI::App& command, const char* name, std::string& value, const char* meaning,
+                std::vector<std::string> words) {
+    command.add_option(name, value, meaning)
+        ->check(choices(std::move(words)))
         ->capture_default_str();
 }
 
-void add_jobs(CLI::App& command, Options& o, const std::string& meaning) {
+void add_lens(CLI::App& command, Options& o,
+              const char* meaning = "How to look: exact reads the kernel's own memory, proc only "
+                                    "/proc; auto takes exact where it can be had") {
+    add_choice(command, "--lens", o.lens, meaning, {"auto", "proc", "exact"});
+}
+
+void add_file_cache(CLI::App& command, Options& o) {
+    add_choice(command, "--file-cache", o.file_cache,
+               "Ask the page cache about file pages that are not mapped", {"on", "off"});
+}
+
+void add_smaps(CLI::App& command, Options& o, const char* meaning) {
+    add_choice(command, "--smaps", o.smaps, meaning, {"auto", "on", "off"});
+}
+
+void add_jobs(CLI::App& command, Options& o,
+              const char* meaning = "Threads that read; 0: one a processor, at most 8") {
     command.add_option("-j,--jobs", o.jobs, meaning)->type_name("N")->check(CLI::Range(0u, 64u));
 }
 
 void add_reading(CLI::App& command, Options& o) {
     add_zero(command, o.zero);
+    add_file_cache(command, o);
     add_lens(command, o);
-    command
-        .add_option("--smaps", o.smaps,
-                    "Read smaps (slower; VmFlags and Referenced of each mapping); auto: only "
-                    "where an answer needs it")
-        ->check(choices({"auto", "on", "off"}))
-        ->capture_default_str();
-    add_jobs(command, o, "Threads that read; 0: one a processor, at most 8");
+    add_smaps(command, o,
+              "Read smaps (slower; VmFlags and Referenced of each mapping); auto: only where an "
+              "answer needs it");
+    add_jobs(command, o);
+}
+
+void add_pid(CLI::App& command, Options& o) {
+    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
+        ->type_name("PID")
+        ->allow_extra_args(false);
+}
+
+void add_where(CLI::App& command, Options& o, const char* meaning) {
+    command.add_option("--where", o.where, meaning)->type_name("EXPR");
+}
+
+void add_addresses(CLI::App& command, Options& o) {
+    command.add_option("-a,--address", o.addresses, "Only these addresses; may be given again")
+        ->type_name("A-B|A+SIZE")
+        ->allow_extra_args(false);
+}
+
+std::vector<std::string> row_formats() { return {"table", "json", "ndjson", "csv"}; }
+
+void add_format(CLI::App& command, Options& o, std::vector<std::string> words = row_formats(),
+                const char* meaning = "Output format") {
+    add_choice(command, "--format", o.format, meaning, std::move(words));
+}
+
+void add_unit(CLI::App& command, Options& o) {
+    add_choice(command, "--unit", o.unit, "Unit of the tables' sizes", {"auto", "bytes", "pages"});
+}
+
+void add_top(CLI::App& command, Options& o, const char* meaning) {
+    command.add_option("--top", o.top, meaning)->type_name("N")->capture_default_str();
 }
 
 void add_common(CLI::App& command, Options& o) {
@@ -89,30 +127,18 @@ void add_inspect(CLI::App& app, Options& o) {
     auto& command = *app.add_subcommand("inspect", "Show what every page of a process is");
     command.add_option("TARGET", o.targets, "Process ids, 'self', or recordings")
         ->type_name("PID|self|RECORDING");
-    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
-        ->type_name("PID")
-        ->allow_extra_args(false);
+    add_pid(command, o);
     command.add_flag("--mappings", o.mappings, "List every mapping, in address order");
     command.add_flag("--ranges", o.ranges, "List every run of pages of one state and kind");
     command.add_flag("--pages", o.pages, "List every page with its attributes");
     command.add_flag("--map", o.map, "Draw the address space, one cell for N pages");
-    command
-        .add_option("--where", o.where,
-                    "Only pages for which EXPR holds, such as 'swapped or zero-filled', "
-                    "'name ~ \"*libc*\" and dirty'")
-        ->type_name("EXPR");
-    command.add_option("-a,--address", o.addresses, "Only these addresses; may be given again")
-        ->type_name("A-B|A+SIZE")
-        ->allow_extra_args(false);
-    command.add_option("--format", o.format, "Output format")
-        ->check(choices({"table", "json", "ndjson", "csv"}))
-        ->capture_default_str();
-    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
-        ->check(choices({"auto", "bytes", "pages"}))
-        ->capture_default_str();
-    command.add_option("--top", o.top, "Mappings in the summary, largest first")
-        ->type_name("N")
-        ->capture_default_str();
+    add_where(command, o,
+              "Only pages for which EXPR holds, such as 'swapped or zero-filled', "
+              "'name ~ \"*libc*\" and dirty'");
+    add_addresses(command, o);
+    add_format(command, o);
+    add_unit(command, o);
+    add_top(command, o, "Mappings in the summary, largest first");
     add_style(command, o);
     add_reading(command, o);
     add_common(command, o);
@@ -176,11 +202,9 @@ void add_scan(CLI::App& app, Options& o) {
         ->check(choices({"totals", "pages", "content"}))
         ->capture_default_str();
     add_zero(command, o.scan.zero);
-    command
-        .add_option("--where", o.where,
-                    "Only records for which EXPR holds, such as 'zero_filled_bytes > 64M or "
-                    "empty_tables > 1000'")
-        ->type_name("EXPR");
+    add_where(command, o,
+              "Only records for which EXPR holds, such as 'zero_filled_bytes > 64M or "
+              "empty_tables > 1000'");
     command
         .add_option("--per", o.scan.per,
                     "A record for each process (the default), mapping or range, or for all "
@@ -192,14 +216,12 @@ void add_scan(CLI::App& app, Options& o) {
         ->type_name("KEY");
     command.add_option("--top", o.scan.top, "Only the first N records; 0: all. Table: 20")
         ->type_name("N");
-    command.add_option("--format", o.format, "Output format; sqlite appends to the file of -o")
-        ->check(choices({"table", "json", "ndjson", "csv", "openmetrics", "sqlite"}))
-        ->capture_default_str();
-    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
-        ->check(choices({"auto", "bytes", "pages"}))
-        ->capture_default_str();
+    add_format(command, o, {"table", "json", "ndjson", "csv", "openmetrics", "sqlite"},
+               "Output format; sqlite appends to the file of -o");
+    add_unit(command, o);
     add_cost(command, o);
     add_style(command, o);
+    add_file_cache(command, o);
     add_lens(command, o);
     add_common(command, o);
 }
@@ -207,9 +229,7 @@ void add_scan(CLI::App& app, Options& o) {
 void add_record(CLI::App& app, Options& o) {
     auto& command = *app.add_subcommand("record", "Keep a picture that inspect reads later");
     command.add_option("TARGET", o.targets, "Process ids or 'self'")->type_name("PID|self");
-    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
-        ->type_name("PID")
-        ->allow_extra_args(false);
+    add_pid(command, o);
     command.add_flag("--text", o.text, "Write plain text however large the recording gets");
     add_reading(command, o);
     add_common(command, o);
@@ -225,26 +245,13 @@ void add_diff(CLI::App& app, Options& o) {
         ->type_name("RECORDING|PID|self|FILE");
     command.add_flag("--mappings", o.mappings, "List every mapping that changed");
     command.add_flag("--ranges", o.ranges, "List every range of pages that changed");
-    command
-        .add_option("--where", o.where,
-                    "Only pages (of scans: records) for which EXPR holds in one picture or both")
-        ->type_name("EXPR");
-    command.add_option("--format", o.format, "Output format")
-        ->check(choices({"table", "json", "ndjson", "csv"}))
-        ->capture_default_str();
-    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
-        ->check(choices({"auto", "bytes", "pages"}))
-        ->capture_default_str();
-    command
-        .add_option("--top", o.top, "Changes, mappings and processes in the tables, largest first")
-        ->type_name("N")
-        ->capture_default_str();
-    command.add_option("--lens", o.lens, "How to look at a process; see inspect")
-        ->check(choices({"auto", "proc", "exact"}))
-        ->capture_default_str();
-    command.add_option("-j,--jobs", o.jobs, "Threads that read; 0: one a processor, at most 8")
-        ->type_name("N")
-        ->check(CLI::Range(0u, 64u));
+    add_where(command, o,
+              "Only pages (of scans: records) for which EXPR holds in one picture or both");
+    add_format(command, o);
+    add_unit(command, o);
+    add_top(command, o, "Changes, mappings and processes in the tables, largest first");
+    add_lens(command, o, "How to look at a process; see inspect");
+    add_jobs(command, o);
     add_style(command, o);
     add_common(command, o);
 }
@@ -290,9 +297,7 @@ void add_advise(CLI::App& app, Options& o) {
                          "merge", "unmerge"}));
     command.add_option("TARGET", o.targets, "Process ids, 'self', or recordings to plan for")
         ->type_name("PID|self|RECORDING");
-    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
-        ->type_name("PID")
-        ->allow_extra_args(false);
+    add_pid(command, o);
     command.add_flag("--apply", o.advise.apply, "Do it, and measure what came of it");
     command.add_flag("-n,--dry-run", o.advise.dry_run, "Only show the plan; the default")
         ->excludes("--apply");
@@ -300,13 +305,9 @@ void add_advise(CLI::App& app, Options& o) {
         .add_option("--plan", o.advise.plan,
                     "Take the plan that --format json -o FILE wrote, and no targets")
         ->type_name("FILE");
-    command
-        .add_option("--where", o.where,
-                    "Only pages for which EXPR holds, such as 'anon and not dirty'; see inspect")
-        ->type_name("EXPR");
-    command.add_option("-a,--address", o.addresses, "Only these addresses; may be given again")
-        ->type_name("A-B|A+SIZE")
-        ->allow_extra_args(false);
+    add_where(command, o,
+              "Only pages for which EXPR holds, such as 'anon and not dirty'; see inspect");
+    add_addresses(command, o);
     add_selectors(command, o, false);
     add_advise_limits(command, o.advise);
     command.add_flag("--force", o.advise.force,
@@ -314,23 +315,12 @@ void add_advise(CLI::App& app, Options& o) {
     command.add_flag("--force-fill", o.advise.force_fill,
                      "Huge pages also where they cost more memory than they hold");
     command.add_flag("--ranges", o.ranges, "List all ranges, and what is left alone");
-    command.add_option("--format", o.format, "Output format")
-        ->check(choices({"table", "json", "ndjson", "csv"}))
-        ->capture_default_str();
-    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
-        ->check(choices({"auto", "bytes", "pages"}))
-        ->capture_default_str();
-    command.add_option("--top", o.top, "Ranges in the table, largest first")
-        ->type_name("N")
-        ->capture_default_str();
-    command
-        .add_option("--smaps", o.smaps, "Read smaps for VmFlags; auto: where it does not take long")
-        ->check(choices({"auto", "on", "off"}))
-        ->capture_default_str();
-    command.add_option("--lens", o.lens, "How to look; see inspect")
-        ->check(choices({"auto", "proc", "exact"}))
-        ->capture_default_str();
-    add_jobs(command, o, "Threads that read; 0: one a processor, at most 8");
+    add_format(command, o);
+    add_unit(command, o);
+    add_top(command, o, "Ranges in the table, largest first");
+    add_smaps(command, o, "Read smaps for VmFlags; auto: where it does not take long");
+    add_lens(command, o, "How to look; see inspect");
+    add_jobs(command, o);
     add_style(command, o);
     add_common(command, o);
 }
@@ -339,17 +329,14 @@ void add_cold(CLI::App& app, Options& o) {
     auto& command =
         *app.add_subcommand("cold", "Show how long each range of a process has been idle");
     command.add_option("TARGET", o.targets, "Process ids, or 'self'")->type_name("PID|self");
-    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
-        ->type_name("PID")
-        ->allow_extra_args(false);
+    add_pid(command, o);
     command
         .add_option("--window", o.cold.window, "Watch for so long, all processes at the same time")
         ->type_name("TIME")
         ->capture_default_str();
     command
         .add_option("--interval", o.cold.interval,
-                    "Look, and clear again, every TIME; default: a third of the window, at least "
-                    "1s")
+                    "Look, and clear again, every TIME; default: one round, as long as the window")
         ->type_name("TIME");
     command
         .add_option("--source", o.cold.source,
@@ -358,29 +345,15 @@ void add_cold(CLI::App& app, Options& o) {
         ->capture_default_str();
     command.add_flag("--passive", o.cold.passive,
                      "Write nothing: no accessed bit is cleared, and only hints are left");
-    command.add_option("--where", o.where, "Only pages for which EXPR holds; see inspect")
-        ->type_name("EXPR");
-    command.add_option("-a,--address", o.addresses, "Only these addresses; may be given again")
-        ->type_name("A-B|A+SIZE")
-        ->allow_extra_args(false);
+    add_where(command, o, "Only pages for which EXPR holds; see inspect");
+    add_addresses(command, o);
     command.add_flag("--ranges", o.ranges, "List every range of pages of one kind and age");
     command.add_flag("--map", o.map, "Draw the address space by age, one cell for N pages");
-    command.add_option("--format", o.format, "Output format; json can be read again")
-        ->check(choices({"table", "json", "ndjson", "csv"}))
-        ->capture_default_str();
-    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
-        ->check(choices({"auto", "bytes", "pages"}))
-        ->capture_default_str();
-    command.add_option("--top", o.top, "Mappings in the summary, those with the most cold first")
-        ->type_name("N")
-        ->capture_default_str();
-    command
-        .add_option("--lens", o.lens,
-                    "How to look: exact reads the kernel's own memory, proc only /proc; auto takes "
-                    "exact where it can be had")
-        ->check(choices({"auto", "proc", "exact"}))
-        ->capture_default_str();
-    add_jobs(command, o, "Threads that read; 0: one a processor, at most 8");
+    add_format(command, o, row_formats(), "Output format; json can be read again");
+    add_unit(command, o);
+    add_top(command, o, "Mappings in the summary, those with the most cold first");
+    add_lens(command, o);
+    add_jobs(command, o);
     add_style(command, o);
     add_common(command, o);
 }
@@ -388,9 +361,7 @@ void add_cold(CLI::App& app, Options& o) {
 void add_doctor(CLI::App& app, Options& o) {
     auto& command = *app.add_subcommand(
         "doctor", "Show what this kernel and these privileges allow, and how to get more");
-    command.add_option("--format", o.format, "Output format")
-        ->check(choices({"table", "json"}))
-        ->capture_default_str();
+    add_format(command, o, {"table", "json"});
     add_style(command, o);
     add_common(command, o);
 }

@@ -58,8 +58,10 @@ void Joiner::judge(Mark mark, Range& range) const {
     if (!mark.there()) return;
     range.grain = mark.grain();
     if (mark.busy_round() < ages_.rounds) {
+        if (doubts_) return;
         range.activity = Activity::idle;
-        if (ages_.source.proves_idle) range.idle_seconds = ages_.steps[mark.busy_round()];
+        const std::size_t step = std::max<std::size_t>(mark.busy_round(), ages_.first_step());
+        if (ages_.source.proves_idle) range.idle_seconds = ages_.steps[step];
     } else if (!mark.unknown()) {
         range.activity = Activity::accessed;
         range.idle_seconds = 0;

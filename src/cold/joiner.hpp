@@ -14,6 +14,8 @@ public:
         : marks_(marks), ages_(ages), sink_(std::move(sink)) {}
     void add(const Run& run);
     void flush(); ///< after the last run
+    /// From here on what was called idle in the last round is unknown.
+    void doubt() { doubts_ = true; }
     /// Adds a range to the histogram of @p ages.
     static void count(Ages& ages, const Range& range);
 
@@ -25,6 +27,7 @@ private:
     Ages& ages_;
     std::function<void(const Range&)> sink_;
     std::optional<Range> pending_;
+    bool doubts_ = false;
 };
 
 } // namespace pagesift::cold

@@ -204,8 +204,10 @@ private:
         case Activity::idle: break;
         }
         if (!ages_.source.proves_idle) return !range.idle_seconds;
-        return range.idle_seconds && std::find(ages_.steps.begin(), ages_.steps.end(),
-                                               *range.idle_seconds) != ages_.steps.end();
+        // More than the first step can never have been proven.
+        const auto first = ages_.steps.begin() + static_cast<std::ptrdiff_t>(ages_.first_step());
+        return range.idle_seconds &&
+               std::find(first, ages_.steps.end(), *range.idle_seconds) != ages_.steps.end();
     }
 
     void read_gap(const json& object) {

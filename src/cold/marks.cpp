@@ -61,6 +61,12 @@ void MarkBook::note(const TouchBlock& block, AddressRange part, std::uint64_t ro
     }
 }
 
+void MarkBook::doubt(std::uint64_t round) {
+    for (auto& [index, chunk] : chunks_)
+        for (Mark& mark : chunk)
+            if (mark.there() && mark.busy_round() < round) mark = Mark{round, true, mark.grain()};
+}
+
 void MarkBook::keep_only(std::span<const Mapping> mappings) {
     Address done{0};
     for (const Mapping& mapping : mappings) {

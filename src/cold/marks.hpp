@@ -39,6 +39,8 @@ public:
 
     /// Enters what a sighting at the end of @p round (1, 2, …) says.
     void note(const TouchBlock& block, std::uint64_t round);
+    /// What was called idle in @p round is unknown.
+    void doubt(std::uint64_t round);
     /// Forgets all pages outside of @p mappings, which are in address order.
     void keep_only(std::span<const Mapping> mappings);
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <utility>
 
 namespace pagesift::cold {
@@ -24,11 +25,61 @@ bool has_ages(const Mapping& mapping) {
     return mapping.backing != Backing::special && mapping.backing != Backing::device;
 }
 
+[[noreturn]] void throw_gone(std::uint32_t pid) {
+    throw Error{ErrorKind::gone, "pid " + std::to_string(pid), 0, "",
+                "the process ended, or replaced its memory, while it was watched"};
+}
+
 Place place_of(const Mapping& mapping) {
     return {mapping.range, mapping.name, mapping.permissions(), mapping.backing};
 }
 
 } // namespace
+
+/// Reads what `source` reads, and lets `access` judge it on the way.
+class LastSighting final : public Source {
+public:
+    LastSighting(Source& source, AccessSource& access, MarkBook& marks, std::uint64_t round)
+        : source_(source), access_(access), marks_(marks), round_(round) {}
+
+    const HostFacts& host() const override { return source_.host(); }
+    ProcessText process() override { return source_.process(); }
+    std::vector<Mapping> mappings(const Want& want) override {
+        auto mappings = source_.mappings(want);
+        access_.prepare(mappings);
+        marks_.keep_only(mappings);
+        return mappings;
+    }
+    void read_block(const Mapping& mapping, AddressRange wanted, const Want& want,
+                    PageBlock& block) override {
+        source_.read_block(mapping, wanted, want, block);
+        if (block.range.empty()) throw_gone(source_.process().pid);
+        if (!has_ages(mapping)) return;
+        TouchBlock touches;
+        for (AddressRange rest = block.range; !rest.empty(); rest.start = touches.range.end) {
+            if (rest.start != block.range.start || !access_.judge_block(mapping, block, touches))
+                access_.sight(mapping, rest, Sight::last, touches);
+            if (touches.range.empty()) throw_gone(source_.process().pid);
+            const std::lock_guard lock{mutex_};
+            marks_.note(touches, round_);
+        }
+    }
+    std::optional<std::vector<AddressRange>>
+    locate_tables(std::span<const AddressRange> ranges) override {
+        return source_.locate_tables(ranges);
+    }
+    std::vector<Gap> gaps() const override { return source_.gaps(); }
+
+    /// Of the marks, which are written to by several threads.
+    std::mutex& mutex() { return mutex_; }
+
+private:
+    Source& source_;
+    AccessSource& access_;
+    MarkBook& marks_;
+    std::uint64_t round_;
+    std::mutex mutex_;
+};
 
 class Watch::Impl {
 public:
@@ -40,7 +91,7 @@ public:
 
     void begin() {
         process_ = source_.process();
-        if (!access_.notes_after_forget()) sight_all(Sight::note);
+        sight_all(Sight::note);
         forget();
     }
 
@@ -48,8 +99,13 @@ public:
         const TimePoint sighted = now();
         sighted_at_ = std::chrono::system_clock::now();
         ++rounds_;
-        sight_all(last == Last::yes ? Sight::last : Sight::again);
         end_ = sighted;
+        // Pages that are accessed from here on until they are sighted are accessed: a claim to have
+        // been idle until now stays true.
+        in_finish_ = last == Last::yes && access_.judges_blocks();
+        if (in_finish_) return;
+        sight_all(last == Last::yes ? Sight::last : Sight::again);
+        if (!access_.stands()) marks_.doubt(rounds_);
         if (last == Last::yes) return;
         forget();
         if (access_.is_blind_between_rounds())
@@ -75,8 +131,17 @@ public:
                           else
                               ages.ranges.push_back(range);
                       }};
-        look.on_run = [&](const Run& run) { joiner.add(run); };
-        const Census census = pagesift::look(source_, look);
+        LastSighting sighting{source_, access_, marks_, rounds_};
+        look.on_run = [&](const Run& run) {
+            const std::lock_guard lock{sighting.mutex()};
+            joiner.add(run);
+        };
+        if (in_finish_)
+            look.on_piece = [&] {
+                if (!access_.stands()) joiner.doubt();
+            };
+        Source& source = in_finish_ ? static_cast<Source&>(sighting) : source_;
+        const Census census = pagesift::look(source, look);
         joiner.flush();
         ages.undecided_bytes = census.undecided_pages * ages.page_size;
         add_gaps(ages, census);
@@ -84,6 +149,7 @@ public:
     }
 
     void interrupt() { interrupted_ = true; }
+    TimePoint round_began() const { return begins_.empty() ? TimePoint{} : begins_.back(); }
 
 private:
     TimePoint now() const {
@@ -93,7 +159,6 @@ private:
     void forget() {
         const ForgetCost cost = access_.forget();
         begins_.push_back(now());
-        if (access_.notes_after_forget()) sight_all(Sight::note);
         if (!access_.traits().writes) return;
         ++clear_.times;
         clear_.total_seconds += cost.seconds;
@@ -130,9 +195,7 @@ private:
             for (AddressRange rest = part.range; !rest.empty();) {
                 TouchBlock block;
                 access_.sight(mappings[part.mapping], rest, which, block);
-                if (block.range.empty())
-                    throw Error{ErrorKind::gone, "pid " + std::to_string(process_.pid), 0, "",
-                                "the process ended, or replaced its memory, while it was watched"};
+                if (block.range.empty()) throw_gone(process_.pid);
                 rest.start = block.range.end;
                 if (which != Sight::note) blocks.push_back(std::move(block));
             }
@@ -148,10 +211,11 @@ private:
         ages.rounds = rounds_;
         ages.interrupted = interrupted_;
         ages.gaps = options_.gaps;
-        ages.clear = {clear_.times, in_microseconds(clear_.total_seconds),
-                      in_microseconds(clear_.locked_seconds),
-                      in_microseconds(clear_.longest_locked_seconds),
-                      in_microseconds(clear_.blind_seconds)};
+        ages.clear = {
+            clear_.times, in_microseconds(clear_.total_seconds),
+            in_microseconds(clear_.locked_seconds), in_microseconds(clear_.longest_locked_seconds),
+            // However short it was: there was one.
+            clear_.blind_seconds > 0 ? std::max(in_microseconds(clear_.blind_seconds), 1e-6) : 0};
         for (std::size_t i = 0; i < rounds_; ++i)
             ages.steps.push_back(seconds_between(begins_[i], end_));
         ages.steps.push_back(0);
@@ -191,6 +255,7 @@ private:
     TimePoint end_{}; ///< when the last sighting began
     ClearCost clear_;
     bool interrupted_ = false;
+    bool in_finish_ = false; ///< the last sighting is made by the look at what pages are
 };
 
 Watch::Watch(Source& source, AccessSource& access, WatchOptions options)
@@ -201,6 +266,7 @@ Watch& Watch::operator=(Watch&&) noexcept = default;
 
 void Watch::begin() { impl_->begin(); }
 void Watch::end_round(Last last) { impl_->end_round(last); }
+std::chrono::steady_clock::time_point Watch::round_began() const { return impl_->round_began(); }
 void Watch::interrupt() { impl_->interrupt(); }
 Ages Watch::finish(const std::function<void(const Ages&)>& on_begin,
                    const std::function<void(const Range&)>& on_range) {

@@ -53,6 +53,12 @@ bool read_entries(const AccessTarget& target, AddressRange range,
     return n == static_cast<std::int64_t>(entries.size());
 }
 
+bool are_generations_on(const HostFacts& host) {
+    const auto found = host.settings.find("lru_gen/enabled");
+    return found != host.settings.end() &&
+           found->second.find_first_not_of("0x") != std::string::npos;
+}
+
 Access open_access(std::uint32_t pid, AccessKind kind, const Machine& machine,
                    const OpenOptions& options) {
     Access access;

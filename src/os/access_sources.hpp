@@ -6,13 +6,20 @@
 #include "os/access_target.hpp"
 #include "os/exact_lens.hpp"
 #include "os/frames.hpp"
+#include "os/reclaim_counters.hpp"
 
 #include <atomic>
 #include <set>
 
 namespace pagesift::os {
 
-/// PTE accessed bits and page flags in the kernel's memory, by walk::judge_access.
+/// PTE accessed bits and what is left of them in page flags, in the kernel's memory. Who clears an
+/// entry's accessed bit leaves PG_young or PG_referenced behind, but for reclaim of the active list
+/// and of MGLRU, and for migration. A round is watched for these in one of two ways:
+/// - by the kernel's counters (ReclaimCounters), which takes nothing from pages. Where they move,
+///   pages that do not look accessed are unknown;
+/// - where they moved before the round began, and reclaim is classic: by PG_active, noted of each
+///   page before the clearing. Pages that have left the active list since are unknown.
 class ExactAccess final : public AccessSource {
 public:
     ExactAccess(std::uint32_t pid, const Machine& machine, const OpenOptions& options);
@@ -20,12 +27,13 @@ public:
     ExactAccess(const ExactAccess&) = delete;
     ExactAccess& operator=(const ExactAccess&) = delete;
     const AccessTraits& traits() const override { return traits_; }
-    /// The other way round, what was read before clearing would be older than need be, and a round
-    /// would end later.
-    bool notes_after_forget() const override { return true; }
     void prepare(const std::vector<Mapping>& mappings) override;
     void sight(const Mapping& mapping, AddressRange wanted, Sight which,
                TouchBlock& block) override;
+    /// Under MGLRU a sighting is believed some time after its end only, so it stands alone.
+    bool judges_blocks() const override { return !generations_on_; }
+    bool judge_block(const Mapping& mapping, const PageBlock& read, TouchBlock& block) override;
+    bool stands() override;
     ForgetCost forget() override;
     std::vector<Gap> gaps() const override { return gaps_.list(); }
 
@@ -34,21 +42,23 @@ private:
     class Sighter;
     std::unique_ptr<Buffers> take_buffers();
     void give_back(std::unique_ptr<Buffers> buffers);
-    std::uint8_t number_of(std::uint64_t generation);
-    std::optional<std::uint64_t> generation_at(std::uint8_t number) const;
 
     AccessTarget target_;
     std::shared_ptr<ExactLens> lens_;
     RefClearer clearer_;
+    ReclaimCounters counters_;
     std::uint64_t top_ = 0;
-    unsigned nodes_ = 1; ///< of NUMA
-    bool leaps_;         ///< PAGEMAP_SCAN finds the next page
+    bool leaps_;          ///< PAGEMAP_SCAN finds the next page
+    bool generations_on_; ///< MGLRU
     AccessTraits traits_;
     FaultWatch faults_;
     PageNotes notes_;
     GapLog gaps_;
-    mutable std::mutex mutex_;
-    std::vector<std::uint64_t> generations_;        ///< those that were met; [0] stands for none
+    std::optional<std::uint64_t> counted_;     ///< at the last prepare()
+    std::optional<std::uint64_t> at_clearing_; ///< right before the last forget()
+    bool notes_flags_ = false;                 ///< for the next round
+    bool noted_flags_ = false;                 ///< for this one
+    std::mutex mutex_;
     std::vector<std::unique_ptr<Buffers>> buffers_; ///< idle ones
 };
 
@@ -128,6 +138,8 @@ private:
 /// @return false: the process' memory is gone
 bool read_entries(const AccessTarget& target, AddressRange range,
                   std::vector<std::uint64_t>& entries);
+/// Whether MGLRU is switched on.
+bool are_generations_on(const HostFacts& host);
 /// The part of @p wanted that one block takes.
 AddressRange one_block(AddressRange wanted, std::uint64_t page_size);
 

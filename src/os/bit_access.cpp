@@ -14,14 +14,6 @@ constexpr std::uint64_t place = (std::uint64_t{1} << 55) - 1;
 
 constexpr std::uint64_t hints = abi::kpf(abi::KPF_REFERENCED) | abi::kpf(abi::KPF_ACTIVE);
 
-/// Under MGLRU KPF_ACTIVE is clear on the lists, and KPF_REFERENCED part of a counter
-/// (include/linux/mm_inline.h: lru_gen_add_folio; mm/swap.c: folio_mark_accessed).
-bool are_generations_on(const HostFacts& host) {
-    const auto found = host.settings.find("lru_gen/enabled");
-    return found != host.settings.end() &&
-           found->second.find_first_not_of("0x") != std::string::npos;
-}
-
 } // namespace
 
 BitAccess::BitAccess(std::uint32_t pid, Bits bits, const Machine& machine,
@@ -29,6 +21,8 @@ BitAccess::BitAccess(std::uint32_t pid, Bits bits, const Machine& machine,
     : target_(pid, options, *machine.host),
       bits_(bits),
       frames_(target_.root(), bits == Bits::lru && !options.without.contains("kpageflags")),
+      // Under MGLRU KPF_ACTIVE is clear on the lists, and KPF_REFERENCED part of a counter
+      // (include/linux/mm_inline.h: lru_gen_add_folio; mm/swap.c: folio_mark_accessed).
       generations_on_(bits == Bits::lru && are_generations_on(*machine.host)),
       notes_(machine.host->page_size) {
     const HostFacts& host = *machine.host;

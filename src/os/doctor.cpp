@@ -136,7 +136,8 @@ private:
         std::string detail = result.view->way() == KernelView::Way::bpf
                                  ? "reads the kernel's memory with eBPF"
                                  : "reads the kernel's memory through proc/kcore";
-        if (!result.view->flags_checked()) detail += "; page flags could not be compared";
+        if (const auto trouble = result.view->flags_trouble(); !trouble.empty())
+            detail += "; " + trouble;
         add(name, true, std::move(detail), unlocks);
     }
 

@@ -5,33 +5,20 @@
 #include "pagesift/abi.hpp"
 
 #include <algorithm>
-#include <charconv>
-#include <fmt/format.h>
+#include <chrono>
+#include <thread>
 
 namespace pagesift::os {
 namespace {
 
-/// What is noted of a page.
+/// What is noted of a page: its word of the page map, in which other bits stand for themselves.
 struct Note {
-    static constexpr std::uint64_t present = std::uint64_t{1} << 63;
-    static constexpr std::uint64_t swapped = std::uint64_t{1} << 62;
+    static constexpr std::uint64_t kept = abi::PM_PRESENT | abi::PM_SWAP | abi::PM_PFRAME_MASK;
     static constexpr std::uint64_t flags_known = std::uint64_t{1} << 61;
     static constexpr std::uint64_t active = std::uint64_t{1} << 60;
     static constexpr std::uint64_t huge = std::uint64_t{1} << 59;
-    static constexpr unsigned generation_shift = 51; // 8 bits
-    static constexpr std::uint64_t frame = (std::uint64_t{1} << generation_shift) - 1;
-    /// Of a swapped page: 5 bits of type above 51 of offset.
-    static constexpr std::uint64_t swap_place = (std::uint64_t{1} << 56) - 1;
+    static_assert(((flags_known | active | huge) & kept) == 0);
 };
-
-unsigned count_nodes(const Root& root) {
-    const auto names = root.list("sys/devices/system/node");
-    const auto count = std::count_if(names.begin(), names.end(), [](const std::string& name) {
-        return name.starts_with("node") &&
-               name.find_first_not_of("0123456789", 4) == std::string::npos;
-    });
-    return std::max(static_cast<unsigned>(count), 1u);
-}
 
 std::shared_ptr<ExactLens> lens_of(const Machine& machine) {
     if (!machine.exact)
@@ -47,14 +34,15 @@ ExactAccess::ExactAccess(std::uint32_t pid, const Machine& machine, const OpenOp
     : target_(pid, options, *machine.host),
       lens_(lens_of(machine)),
       clearer_(target_, *machine.host),
-      nodes_(count_nodes(target_.root())),
+      counters_(target_.root()),
       leaps_(!options.without.contains("pagemap-scan") && host_has_pagemap_scan()),
+      generations_on_(are_generations_on(*machine.host)),
       notes_(machine.host->page_size),
-      generations_(1, 0) {
+      counted_(counters_.read()) {
     const auto view = lens_->lease();
-    if (!view->flags_checked() || !view->kernel().layout.page_compound_head)
-        throw Error{ErrorKind::unsupported, "--source exact", 0, "root",
-                    "page flags in the kernel's memory could not be compared with kpageflags"};
+    if (auto trouble = view->flags_trouble(); !trouble.empty())
+        throw Error{ErrorKind::unsupported, "--source exact", 0,
+                    view->flags_checked() ? "" : "root", std::move(trouble)};
     const auto top = view->find_top_table(target_.pagemap());
     if (!top)
         throw Error{ErrorKind::unsupported, "--source exact", 0, "",
@@ -73,31 +61,38 @@ ExactAccess::ExactAccess(std::uint32_t pid, const Machine& machine, const OpenOp
 void ExactAccess::prepare(const std::vector<Mapping>& mappings) {
     target_.expect_alive(mappings);
     faults_.look(target_);
+    const auto now = counters_.read();
+    notes_flags_ = !generations_on_ && (!now || now != counted_);
+    counted_ = now;
 }
 
-ForgetCost ExactAccess::forget() { return clearer_.clear(); }
-
-/// A number for what MGLRU has done to a cgroup; 0 where there are too many.
-std::uint8_t ExactAccess::number_of(std::uint64_t generation) {
-    const std::lock_guard lock{mutex_};
-    const auto found = std::find(generations_.begin() + 1, generations_.end(), generation);
-    if (found != generations_.end()) return static_cast<std::uint8_t>(found - generations_.begin());
-    if (generations_.size() > 255) return 0;
-    generations_.push_back(generation);
-    return static_cast<std::uint8_t>(generations_.size() - 1);
+ForgetCost ExactAccess::forget() {
+    noted_flags_ = notes_flags_;
+    at_clearing_ = counters_.read();
+    return clearer_.clear();
 }
 
-std::optional<std::uint64_t> ExactAccess::generation_at(std::uint8_t number) const {
-    const std::lock_guard lock{mutex_};
-    return number == 0 ? std::nullopt : std::optional{generations_[number]};
+bool ExactAccess::stands() {
+    if (noted_flags_) return true;
+    // The bits go first, and the counters move when something is reclaimed.
+    static constexpr std::chrono::milliseconds aging{50};
+    if (generations_on_) std::this_thread::sleep_for(aging);
+    const auto now = counters_.read();
+    if (now && now == at_clearing_) return true;
+    gaps_.add({"accessed bits", std::nullopt,
+               now ? "the kernel reclaimed or moved memory in the round, which can clear accessed "
+                     "bits without a trace: what was not seen to be accessed is unknown"
+                   : "/proc/vmstat does not tell whether the kernel reclaimed memory, which can "
+                     "clear accessed bits without a trace",
+               now ? "a shorter --window, or more memory" : "", false});
+    return false;
 }
 
 /// What one block takes; kept from one to the next, because new memory is not for free.
 struct ExactAccess::Buffers {
-    std::vector<std::uint64_t> was, now, frames, heads;
+    std::vector<std::uint64_t> was, now, frames;
     std::vector<std::uint32_t> indices;
     std::vector<walk::Frame> found;
-    std::vector<std::optional<std::uint64_t>> generations;
 };
 
 ExactAccess::~ExactAccess() = default;
@@ -130,23 +125,40 @@ public:
           block_(block) {}
 
     void run() {
-        const std::uint64_t count = block_.range.size().value >> format_.page_shift;
-        block_.touches.assign(count, Touch::none);
-        buffers_.was.resize(count);
-        buffers_.now.assign(count, 0);
-        buffers_.frames.clear();
-        buffers_.indices.clear();
-        access_.notes_.get(block_.range, buffers_.was);
+        begin();
         walk::walk_tables(view_->memory(), kernel_, access_.top_, block_.range,
                           [&](const walk::SlotRun& run) { take(run); });
         read_flags();
-        if (which_ == Sight::note) access_.notes_.set(block_.range, buffers_.now);
+        if (which_ != Sight::last) access_.notes_.set(block_.range, buffers_.now);
         if (any_) return;
         block_.uniform = true;
         block_.touches.assign(1, Touch::none);
     }
 
+    /// Of what has been read already.
+    void run(const PageBlock& read) {
+        begin();
+        for (std::size_t i = 0; i < block_.touches.size(); ++i) {
+            const std::uint64_t word = read.entries[i];
+            if (word & abi::PM_PRESENT)
+                take_read(read, i, word);
+            else if (word & abi::PM_SWAP)
+                take_swapped(i, word & Note::kept);
+        }
+        read_flags();
+    }
+
 private:
+    void begin() {
+        const std::uint64_t count = block_.range.size().value >> format_.page_shift;
+        block_.touches.assign(count, Touch::none);
+        buffers_.was.resize(count);
+        buffers_.frames.clear();
+        buffers_.indices.clear();
+        if (which_ != Sight::note) access_.notes_.get(block_.range, buffers_.was);
+        if (which_ != Sight::last) buffers_.now.assign(count, 0);
+    }
+
     void take(const walk::SlotRun& run) {
         using walk::TableState;
         if (run.state == TableState::no_table || run.state == TableState::empty ||
@@ -155,22 +167,32 @@ private:
         any_ = true;
         const std::uint64_t at = (run.range.start - block_.range.start).value >> format_.page_shift;
         const std::uint64_t count = run.range.size().value >> format_.page_shift;
-        const std::uint64_t skipped =
-            (run.range.start - run.slot_start).value >> format_.page_shift;
         if (run.state == TableState::unknown) {
             std::fill_n(block_.touches.begin() + static_cast<std::ptrdiff_t>(at), count,
                         Touch::unknown);
             return;
         }
-        if (run.state == TableState::huge) {
-            const walk::Entry leaf = format_.decode(format_, run.leaf, run.leaf_level);
-            if (block_.grains.empty()) block_.grains.assign(block_.touches.size(), Grain::page);
-            for (std::uint64_t i = 0; i < count; ++i) {
-                walk::Entry entry = leaf;
-                entry.frame += skipped + i;
-                block_.grains[at + i] = Grain::huge;
-                take(at + i, entry, true);
+        const bool huge = run.state == TableState::huge;
+        if (which_ != Sight::last) {
+            const auto words = std::span{buffers_.now}.subspan(at, count);
+            walk::write_pagemap(format_, run, words);
+            std::uint64_t any = 0;
+            for (std::uint64_t& word : words) {
+                word = (word & Note::kept) | (huge ? Note::huge : 0);
+                any |= word;
             }
+            // The counters vouch for what is present and private; see is_vouched_for().
+            if (is_vouched_for(access_.notes_flags_) && !(any & (abi::PM_SWAP | Note::huge)))
+                std::fill(words.begin(), words.end(), 0);
+        }
+        if (which_ == Sight::note && !access_.notes_flags_) return;
+        const std::uint64_t skipped =
+            (run.range.start - run.slot_start).value >> format_.page_shift;
+        if (huge) {
+            walk::Entry entry = format_.decode(format_, run.leaf, run.leaf_level);
+            entry.frame += skipped;
+            set_huge(at, count);
+            for (std::uint64_t i = 0; i < count; ++i, ++entry.frame) take(at + i, entry, true);
             return;
         }
         for (std::uint64_t i = 0; i < count; ++i)
@@ -178,109 +200,121 @@ private:
                 take(at + i, format_.decode(format_, run.entries[skipped + i], 1), false);
     }
 
-    void take(std::size_t index, const walk::Entry& entry, bool huge) {
-        Touch& touch = block_.touches[index];
-        std::uint64_t& note = buffers_.now[index];
-        if (entry.kind == walk::EntryKind::none || entry.kind == walk::EntryKind::marker) return;
-        if (entry.kind == walk::EntryKind::swap) {
-            touch = Touch::unknown;
-            if (entry.swap_type >= abi::FIRST_SPECIAL_SWAP_TYPE) return; // on its way
-            note = Note::swapped | std::uint64_t{entry.swap_type} << Note::generation_shift |
-                   (entry.swap_offset & Note::frame);
-            touch = access_.faults_.judge(note == buffers_.was[index]);
-            return;
-        }
-        note = Note::present | (entry.frame & Note::frame) | (huge ? Note::huge : 0);
-        touch = Touch::unknown;
-        // clear_refs passes over what has no ordinary page, and hugetlb (clear_refs_walk_ops).
-        if (entry.special || mapping_.backing == Backing::hugetlb) return;
-        if (entry.young) touch = judge_young(buffers_.was[index], entry, huge);
-        // What is young has no need of flags, but for the next round.
-        if (entry.young && which_ != Sight::note) return;
-        buffers_.frames.push_back(entry.frame);
-        buffers_.indices.push_back(static_cast<std::uint32_t>(index));
+    /// Whether pages need no notes as long as the counters stand still: of anonymous memory nothing
+    /// comes unasked but huge pages, and an entry that is made anew has its accessed bit.
+    bool is_vouched_for(bool flags) const { return !flags && mapping_.backing == Backing::anon; }
+
+    void set_huge(std::uint64_t at, std::uint64_t count) {
+        if (block_.grains.empty()) block_.grains.assign(block_.touches.size(), Grain::page);
+        std::fill_n(block_.grains.begin() + static_cast<std::ptrdiff_t>(at), count, Grain::huge);
     }
 
-    Touch judge_young(std::uint64_t was, const walk::Entry& entry, bool huge) const {
-        const bool was_there = (was & Note::present) != 0;
-        const bool same = was_there && (was & Note::frame) == entry.frame;
+    void take(std::size_t index, const walk::Entry& entry, bool huge) {
+        if (entry.kind == walk::EntryKind::none || entry.kind == walk::EntryKind::marker) return;
+        if (entry.kind == walk::EntryKind::swap)
+            return take_swapped(index, abi::PM_SWAP | entry.swap_type |
+                                           ((entry.swap_offset << 5) & abi::PM_PFRAME_MASK));
+        block_.touches[index] = Touch::unknown;
+        // clear_refs passes over what has no ordinary page, and hugetlb (clear_refs_walk_ops).
+        if (entry.special || mapping_.backing == Backing::hugetlb) return;
+        if (entry.young && which_ != Sight::note)
+            block_.touches[index] =
+                judge_young(buffers_.was[index], entry.frame, entry.dirty, huge);
+        // What is young has no need of flags, but for the next round.
+        if (!entry.young || (which_ != Sight::last && access_.notes_flags_))
+            add_frame(index, entry.frame, entry.young);
+    }
+
+    void take_swapped(std::size_t index, std::uint64_t word) {
+        const unsigned type = abi::swap_type(word);
+        if (type == abi::SWP_PTE_MARKER) return;
+        block_.touches[index] = Touch::unknown;
+        if (type >= abi::FIRST_SPECIAL_SWAP_TYPE || which_ == Sight::note) return; // on its way
+        block_.touches[index] = access_.faults_.judge(word == buffers_.was[index]);
+    }
+
+    void take_read(const PageBlock& read, std::size_t index, std::uint64_t word) {
+        const std::uint8_t bits = read.entry_bits[index];
+        const std::uint64_t frame = word & abi::PM_PFRAME_MASK;
+        const bool huge = !read.pmd_mapped.empty() && read.pmd_mapped[index] != 0;
+        if (huge) set_huge(index, 1);
+        Touch& touch = block_.touches[index];
+        touch = Touch::unknown;
+        if (!(bits & EntryBits::known)) return; // it is another page by now
+        if (bits & EntryBits::young)
+            touch = judge_young(buffers_.was[index], frame, (bits & EntryBits::dirty) != 0, huge);
+        else if (bits & EntryBits::used_known)
+            touch = judge_flags(buffers_.was[index], frame, (bits & EntryBits::used) != 0,
+                                (read.flags[index] & abi::kpf(abi::KPF_ACTIVE)) != 0);
+        else
+            add_frame(index, frame, false);
+    }
+
+    void add_frame(std::size_t index, std::uint64_t frame, bool young) {
+        buffers_.frames.push_back(frame);
+        buffers_.indices.push_back(static_cast<std::uint32_t>(index) | (young ? judged : 0));
+    }
+
+    Touch judge_young(std::uint64_t was, std::uint64_t frame, bool dirty, bool huge) const {
+        const bool was_there = (was & abi::PM_PRESENT) != 0;
+        const bool same = was_there && (was & abi::PM_PFRAME_MASK) == frame;
         if (same) return Touch::accessed;
         // What fault-around maps is young. In a private mapping it is never dirty; in a shared one
         // it is where the folio was (mm/memory.c: set_pte_range; seen on 6.18,
         // tests/live/cold_tests.cpp).
-        if (may_come_unasked(mapping_) && (mapping_.shared || !entry.dirty)) return Touch::unknown;
+        if (may_come_unasked(mapping_) && (mapping_.shared || !dirty)) return Touch::unknown;
         // So is what khugepaged puts together (mm/khugepaged.c: collapse_huge_page).
-        if (was_there && huge && !(was & Note::huge)) return Touch::unknown;
+        const bool may_have_been = was_there || is_vouched_for(access_.noted_flags_);
+        if (may_have_been && huge && !(was & Note::huge)) return Touch::unknown;
         return Touch::accessed;
     }
 
+    /// In portions, so that what was read is still in the processor's cache.
     void read_flags() {
-        const auto& frames = buffers_.frames;
-        if (frames.empty()) return;
+        static constexpr std::size_t portion = 1024;
+        const std::span all{buffers_.frames};
+        for (std::size_t at = 0; at < all.size(); at += portion)
+            read_flags(at, all.subspan(at, std::min(portion, all.size() - at)));
+    }
+
+    void read_flags(std::size_t first, std::span<const std::uint64_t> frames) {
         auto& found = buffers_.found;
         found.resize(frames.size());
         walk::read_frames(view_->memory(), kernel_, frames, found);
-        const bool has_generations = kernel_.layout.mem_cgroup_per_node_max_seq.has_value();
-        if (has_generations) read_generations();
+        const auto& layout = kernel_.layout;
+        const std::uint64_t used =
+            bit(layout.PG_referenced) | (layout.PG_young ? bit(*layout.PG_young) : 0);
         for (std::size_t i = 0; i < found.size(); ++i) {
             if (!found[i].known) continue;
-            const std::size_t index = buffers_.indices[i];
-            walk::Sighting now;
-            now.present = true;
-            now.frame = frames[i];
-            now.flags = found[i].flags;
-            if (has_generations) now.generation = buffers_.generations[i];
-            if (which_ == Sight::note)
-                add(buffers_.now[index], now);
-            else
-                block_.touches[index] = judge(buffers_.was[index], now);
+            const std::uint32_t index = buffers_.indices[first + i] & ~judged;
+            const bool is_judged = (buffers_.indices[first + i] & judged) != 0;
+            const bool active = (found[i].flags & bit(layout.PG_active)) != 0;
+            if (which_ != Sight::note && !is_judged)
+                block_.touches[index] = judge_flags(buffers_.was[index], frames[i],
+                                                    (found[i].flags & used) != 0, active);
+            if (which_ != Sight::last && access_.notes_flags_)
+                buffers_.now[index] |= Note::flags_known | (active ? Note::active : 0);
         }
     }
 
-    void read_generations() {
-        auto& heads = buffers_.heads;
-        heads.clear();
-        for (const walk::Frame& frame : buffers_.found)
-            heads.push_back(frame.known ? frame.head : 0);
-        buffers_.generations.assign(heads.size(), std::nullopt);
-        walk::read_generations(view_->memory(), kernel_, heads, access_.nodes_,
-                               buffers_.generations);
-    }
+    static constexpr std::uint32_t judged = std::uint32_t{1} << 31; ///< by its entry alone
 
-    Touch judge(std::uint64_t was, const walk::Sighting& now) {
-        walk::Sighting first;
-        first.present = (was & Note::present) != 0;
-        // Without its flags nobody knows whether it was on the active list.
-        if (!first.present || !(was & Note::flags_known)) return Touch::unknown;
-        first.frame = was & Note::frame;
-        if (was & Note::active) first.flags = std::uint64_t{1} << kernel_.layout.PG_active;
-        first.generation = generation(static_cast<std::uint8_t>(was >> Note::generation_shift));
-        switch (walk::judge_access(kernel_.layout, first, now)) {
-        case walk::Access::accessed: return Touch::accessed;
-        case walk::Access::idle: return Touch::idle;
-        case walk::Access::unknown: break;
-        }
-        return Touch::unknown;
-    }
+    static constexpr std::uint64_t bit(std::uint32_t number) { return std::uint64_t{1} << number; }
 
-    /// Of neighbours it mostly is the same.
-    std::optional<std::uint64_t> generation(std::uint8_t number) {
-        if (number != last_number_) {
-            last_number_ = number;
-            last_generation_ = access_.generation_at(number);
-        }
-        return last_generation_;
-    }
-
-    void add(std::uint64_t& note, const walk::Sighting& now) {
-        note |= Note::flags_known;
-        if (now.flags >> kernel_.layout.PG_active & 1) note |= Note::active;
-        if (!now.generation) return;
-        if (now.generation != last_numbered_) {
-            last_numbered_ = now.generation;
-            numbered_ = access_.number_of(*now.generation);
-        }
-        note |= std::uint64_t{numbered_} << Note::generation_shift;
+    /// What is present, and whose entry is not young.
+    Touch judge_flags(std::uint64_t was, std::uint64_t frame, bool used, bool active) const {
+        if (was == 0 && is_vouched_for(access_.noted_flags_))
+            return used ? Touch::accessed : Touch::idle;
+        if (!(was & abi::PM_PRESENT)) return Touch::unknown;
+        // page_idle and DAMON leave PG_young behind (include/linux/page_idle.h), reclaim of the
+        // inactive list PG_referenced (mm/vmscan.c: folio_check_references).
+        if (used) return Touch::accessed;
+        // What is there in another frame left its traces behind.
+        if ((was & abi::PM_PFRAME_MASK) != frame) return Touch::unknown;
+        if (!access_.noted_flags_) return Touch::idle; // unless stands() says otherwise
+        // Reclaim of the active list leaves no trace (mm/vmscan.c: shrink_active_list).
+        if (!(was & Note::flags_known) || ((was & Note::active) && !active)) return Touch::unknown;
+        return Touch::idle;
     }
 
     ExactAccess& access_;
@@ -292,11 +326,25 @@ private:
     Buffers& buffers_;
     TouchBlock& block_;
     bool any_ = false;
-    std::uint8_t last_number_ = 0;
-    std::optional<std::uint64_t> last_generation_;
-    std::optional<std::uint64_t> last_numbered_;
-    std::uint8_t numbered_ = 0;
 };
+
+bool ExactAccess::judge_block(const Mapping& mapping, const PageBlock& read, TouchBlock& block) {
+    const bool is_none =
+        (read.entries.empty() || (read.entries[0] & (abi::PM_PRESENT | abi::PM_SWAP)) == 0);
+    const bool has_bits = read.entry_bits.size() == read.entries.size() && !read.flags.empty();
+    if (read.uniform ? !is_none : !has_bits || mapping.backing == Backing::hugetlb) return false;
+    block = {};
+    block.range = read.range;
+    if (read.uniform) {
+        block.uniform = true;
+        block.touches.assign(1, Touch::none);
+        return true;
+    }
+    auto buffers = take_buffers();
+    Sighter{*this, mapping, Sight::last, *buffers, block}.run(read);
+    give_back(std::move(buffers));
+    return true;
+}
 
 void ExactAccess::sight(const Mapping& mapping, AddressRange wanted, Sight which,
                         TouchBlock& block) {

@@ -53,8 +53,8 @@ ExactPages::ExactPages(ExactLens& lens, std::uint64_t top, int pagemap_fd,
                        const FrameReader& frames, Kernel kernel)
     : lens_(lens), top_(top), pagemap_fd_(pagemap_fd), frames_(frames), kernel_(kernel) {
     const auto view = lens_.lease();
-    works_ = view->flags_checked() && walk::has_plain_pages(view->kernel().layout) &&
-             frames.flags_error() == 0 && frames.counts_error() == 0;
+    works_ =
+        view->flags_trouble().empty() && frames.flags_error() == 0 && frames.counts_error() == 0;
 }
 
 /// One block, on one thread.
@@ -150,6 +150,8 @@ private:
     void take_entries(const walk::SlotRun& run, std::uint64_t at, std::span<std::uint64_t> words) {
         const std::uint64_t skipped =
             (run.range.start - run.slot_start).value >> format_.page_shift;
+        std::uint64_t last_raw = 0; // not present, so unlike any that is
+        std::uint8_t last_bits = 0;
         for (std::size_t i = 0; i < words.size(); ++i) {
             const std::uint64_t word = words[i];
             const auto index = static_cast<std::uint32_t>(at + i);
@@ -157,8 +159,13 @@ private:
                 if (names_a_frame(word)) others_.push_back(index);
                 continue;
             }
-            block_.entry_bits[index] =
-                bits_of(format_.decode(format_, run.entries[skipped + i], 1));
+            // Neighbours mostly have the same bits, whatever their frames.
+            const std::uint64_t raw = run.entries[skipped + i];
+            if (((raw ^ last_raw) & ~format_.frame_mask) != 0) {
+                last_bits = bits_of(format_.decode(format_, raw, 1));
+                last_raw = raw;
+            }
+            block_.entry_bits[index] = last_bits;
             if (word & walk::special_entry) {
                 others_.push_back(index);
                 continue;
@@ -182,12 +189,19 @@ private:
     }
 
     void read_plain() {
-        std::vector<walk::PlainPage> found(plain_.size());
-        walk::read_plain_pages(view_->memory(), view_->kernel(), plain_frames_, found);
+        // In portions, so that what was read is still in the processor's cache.
+        static constexpr std::size_t portion = 1024;
+        std::vector<walk::PlainPage> found(std::min(portion, plain_.size()));
+        const std::span<const std::uint64_t> frames{plain_frames_};
         std::size_t until_sample = 0;
         for (std::size_t i = 0; i < plain_.size(); ++i) {
+            if (i % portion == 0) {
+                const std::size_t count = std::min(portion, plain_.size() - i);
+                walk::read_plain_pages(view_->memory(), view_->kernel(), frames.subspan(i, count),
+                                       std::span{found}.first(count));
+            }
             const std::uint32_t index = plain_[i];
-            const auto& page = found[i];
+            const auto& page = found[i % portion];
             if (page.map_count == 0) {
                 others_.push_back(index);
                 continue;
@@ -199,6 +213,8 @@ private:
             else
                 count_of(block_, index) = page.map_count;
             block_.flags[index] = page.flags;
+            block_.entry_bits[index] |= static_cast<std::uint8_t>(
+                EntryBits::used_known | (page.used ? EntryBits::used : 0));
             if (until_sample-- == 0) {
                 samples_.push_back(index);
                 until_sample = pages_a_sample - 1;

@@ -89,8 +89,8 @@ Machine open_machine(const OpenOptions& options) {
         auto host = std::make_shared<HostFacts>(*machine.host);
         host->lens = "exact";
         host->tables_located = true;
-        machine.ksm_flag_mended = host->ksm_flag_true == false && result.view->flags_checked() &&
-                                  walk::has_plain_pages(result.view->kernel().layout);
+        machine.ksm_flag_mended =
+            host->ksm_flag_true == false && result.view->flags_trouble().empty();
         if (machine.ksm_flag_mended) host->ksm_flag_true = true;
         machine.host = std::move(host);
         machine.exact = std::make_shared<ExactLens>(std::move(result.view));

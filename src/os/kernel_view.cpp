@@ -84,6 +84,14 @@ std::uint64_t KernelView::own_task() const {
     return parts_.bpf ? parts_.bpf->caller().task : parts_.task;
 }
 
+std::string KernelView::flags_trouble() const {
+    if (!flags_checked())
+        return "page flags in the kernel's memory could not be compared with kpageflags";
+    const auto missing = walk::missing_of_plain_pages(kernel().layout);
+    if (missing.empty()) return {};
+    return "page flags in the kernel's memory cannot be read: its BTF does not tell " + missing;
+}
+
 std::unique_ptr<KernelView> KernelView::clone() const {
     Parts parts;
     if (parts_.bpf) {

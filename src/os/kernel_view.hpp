@@ -40,6 +40,10 @@ public:
     /// CAP_DAC_READ_SEARCH may open. Where they were not, they are not to be used.
     bool flags_checked() const { return parts_.flags_checked; }
 
+    /// Why the flags of struct page are not to be used: not checked, or this kernel's BTF does not
+    /// tell all that reading them takes. Empty: they may be used.
+    std::string flags_trouble() const;
+
     /// A second view of the same kernel; it costs a reader, but no search and no checks.
     /// @throws Error where a second reader is refused
     std::unique_ptr<KernelView> clone() const;

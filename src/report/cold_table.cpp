@@ -71,7 +71,7 @@ public:
         else if (range.activity == cold::Activity::accessed)
             sums.accessed += bytes;
         else
-            (*range.idle_seconds >= ages.window_seconds ? sums.cold : sums.idle) += bytes;
+            (*range.idle_seconds >= longest(ages) ? sums.cold : sums.idle) += bytes;
         if (map_) map_->add(ages, range);
         if (options_.ranges) list(ages, range);
     }
@@ -96,6 +96,13 @@ public:
     void finish() { out_.flush(); }
 
 private:
+    /// The longest idle time that a page can have.
+    static double longest(const Ages& ages) { return ages.steps[ages.first_step()]; }
+    /// Whether there are idle times that are shorter.
+    static bool has_shorter(const Ages& ages) {
+        return ages.source.proves_idle && ages.first_step() + 2 < ages.steps.size();
+    }
+
     static std::uint64_t largest(const Ages& ages) {
         std::uint64_t most = 0;
         for (const cold::Place& place : ages.mappings)
@@ -149,15 +156,16 @@ private:
         screen.line();
         if (all == 0) return screen.line("nothing that has an age");
         const std::size_t rounds = ages.steps.size() - 1;
-        const std::size_t group = (rounds + most_steps - 1) / most_steps;
+        const std::size_t first = ages.first_step();
+        const std::size_t group = (rounds - first + most_steps - 1) / most_steps;
         if (ages.source.proves_idle)
-            for (std::size_t j = 0; j < rounds;) {
+            for (std::size_t j = first; j < rounds;) {
                 // The oldest is never put together with others: it is what was asked for.
-                const std::size_t next = j == 0 ? 1 : std::min(j + group, rounds);
+                const std::size_t next = j == first ? j + 1 : std::min(j + group, rounds);
                 std::uint64_t sum = 0;
                 for (std::size_t i = j; i < next; ++i) sum += bytes[i];
                 bar(screen, "idle >= " + about(ages.steps[next - 1]), sum, all,
-                    ages.steps[j] / std::max(ages.window_seconds, 0.001), j == 0);
+                    ages.steps[j] / std::max(ages.window_seconds, 0.001), j == first);
                 j = next;
             }
         else
@@ -189,10 +197,10 @@ private:
 
     static void add_columns(const Screen& screen, const Ages& ages, Columns& columns) {
         const std::size_t amount = screen.amounts.width(ages.all_bytes());
-        const std::vector<std::string_view> titles =
-            ages.source.proves_idle
-                ? std::vector<std::string_view>{"ALL", "COLD", "IDLE", "ACCESSED", "UNKNOWN"}
-                : std::vector<std::string_view>{"ALL", "NO SIGN", "ACCESSED", "UNKNOWN"};
+        std::vector<std::string_view> titles{"ALL", ages.source.proves_idle ? "IDLE" : "NO SIGN"};
+        if (has_shorter(ages)) titles.push_back("IN PART");
+        titles.push_back(ages.source.reads_seen ? "ACCESSED" : "WRITTEN");
+        titles.push_back("UNKNOWN");
         for (const std::string_view title : titles) columns.add(title, amount, Align::right);
     }
 
@@ -200,7 +208,7 @@ private:
                           std::vector<std::string>& cells) {
         cells.push_back(screen.amounts(sums.all));
         cells.push_back(screen.amounts(ages.source.proves_idle ? sums.cold : sums.no_sign));
-        if (ages.source.proves_idle) cells.push_back(screen.amounts(sums.idle));
+        if (has_shorter(ages)) cells.push_back(screen.amounts(sums.idle));
         cells.push_back(screen.amounts(sums.accessed));
         cells.push_back(screen.amounts(sums.unknown));
     }
@@ -217,13 +225,26 @@ private:
             sums.unknown = row.unknown_bytes;
             sums.no_sign = row.no_sign_bytes;
             sums.accessed = row.bytes.back();
-            sums.cold = row.bytes.size() > 1 ? row.bytes.front() : 0;
-            for (std::size_t j = 1; j + 1 < row.bytes.size(); ++j) sums.idle += row.bytes[j];
+            const std::size_t first = ages.first_step();
+            sums.cold = row.bytes.size() > first + 1 ? row.bytes[first] : 0;
+            for (std::size_t j = first + 1; j + 1 < row.bytes.size(); ++j)
+                sums.idle += row.bytes[j];
             sums.all = sums.unknown + sums.no_sign + sums.accessed + sums.cold + sums.idle;
             std::vector<std::string> cells{what(row.state, row.kind)};
             add_cells(screen, ages, sums, cells);
             screen.line(columns.row(cells, ""));
         }
+        render_legend(screen, ages);
+    }
+
+    static void render_legend(const Screen& screen, const Ages& ages) {
+        if (!ages.source.proves_idle) return;
+        const std::string accessed = ages.source.reads_seen ? "accessed" : "written";
+        std::string text =
+            fmt::format("IDLE: not {} in the last {}", accessed, about(longest(ages)));
+        if (has_shorter(ages))
+            text += fmt::format("; IN PART: {} in them, but not in the last round", accessed);
+        screen.wrapped(screen.style.dim(text), 2);
     }
 
     void render_mappings(const Screen& screen, const Ages& ages) const {
@@ -238,10 +259,10 @@ private:
         const std::size_t shown = std::min(options_.top, order.size());
         if (shown == 0) return;
         screen.line();
-        screen.line(screen.style.bold(ages.source.proves_idle
-                                          ? fmt::format("Mappings idle for at least {}",
-                                                        about(ages.window_seconds))
-                                          : "Mappings without a sign of access") +
+        screen.line(screen.style.bold(
+                        ages.source.proves_idle
+                            ? fmt::format("Mappings idle for at least {}", about(longest(ages)))
+                            : "Mappings without a sign of access") +
                     (shown < order.size() ? fmt::format(", {} of {}", shown, order.size()) : ""));
         Columns columns{screen.width()};
         columns.add("ADDRESS", 12);
@@ -271,7 +292,9 @@ private:
                 screen.wrapped(
                     style.dim(fmt::format(
                         "blind for {} in all, between the end of a round and the next: an access "
-                        "there left no trace; one round has none (--interval as long as --window)",
+                        "there left no trace, so idle times go back to the last clearing only, "
+                        "however many rounds there are; one round (no --interval) goes back to the "
+                        "beginning of the window",
                         milliseconds(clear.blind_seconds))),
                     2);
         }

@@ -4,6 +4,7 @@
 #include "walk/gather.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <map>
 
@@ -15,10 +16,36 @@ std::uint64_t struct_page(const Kernel& kernel, std::uint64_t frame) {
     return kernel.bases.vmemmap + frame * kernel.layout.page_bytes;
 }
 
+/// The largest folios there are: hugetlb's of 16 GiB (arm64 with pages of 64 KiB) have 2^18 pages,
+/// those of 1 GiB as many with pages of 4 KiB (include/linux/mmzone.h: MAX_FOLIO_ORDER).
+constexpr std::uint64_t most_folio_pages = std::uint64_t{1} << 18;
+
 std::uint32_t load_half(const std::byte* at) {
     std::uint32_t value;
     std::memcpy(&value, at, sizeof value);
     return value;
+}
+
+/// The head of the folio that page @p frame is a tail of, by its word without bit 0; empty where no
+/// tail has such a word. On newer kernels (7.2; not 6.18) that word may be no address but a mask
+/// for the tail's own (include/linux/page-flags.h: set_compound_head, compound_info_has_mask).
+/// Which of the two each word shows itself: it must make sense as one of them and not as the other.
+std::optional<std::uint64_t> head_of(const Kernel& kernel, std::uint64_t frame,
+                                     std::uint64_t word) {
+    const std::uint64_t page_bytes = kernel.layout.page_bytes;
+    const std::uint64_t offset = word - kernel.bases.vmemmap;
+    std::optional<std::uint64_t> pointed, masked;
+    if (offset % page_bytes == 0 && offset / page_bytes < frame) pointed = offset / page_bytes;
+    // A mask's ones end where the struct pages of a whole folio do, and folios are aligned.
+    const std::uint64_t size = ~word + 1;
+    if (kernel.layout.compound_info && std::has_single_bit(page_bytes) &&
+        std::has_single_bit(size) && size > page_bytes && size / page_bytes <= most_folio_pages) {
+        const std::uint64_t at = (struct_page(kernel, frame) & word) - kernel.bases.vmemmap;
+        const std::uint64_t head = at / page_bytes;
+        if (head % (size / page_bytes) == 0 && head < frame) masked = head;
+    }
+    if (pointed && masked) return {};
+    return pointed ? pointed : masked;
 }
 
 class FrameReader {
@@ -71,9 +98,8 @@ private:
                 found.map_count = load_half(page + *layout_.page_mapcount) + 1;
             return found;
         }
-        const std::uint64_t offset = compound - 1 - kernel_.bases.vmemmap;
-        const std::uint64_t head = offset / layout_.page_bytes;
-        if (offset % layout_.page_bytes == 0 && head < frame) tails_.push_back({index, head});
+        if (const auto head = head_of(kernel_, frame, compound - 1))
+            tails_.push_back({index, *head});
         return {};
     }
 
@@ -144,7 +170,19 @@ std::optional<std::uint64_t> generation_of(KernelMemory& memory, const KernelLay
         if (owner != memcg || !sequence) return {};
         sum += *sequence;
     }
-    return sum;
+    // The address is a multiple of its size class, so the low half is the sum's.
+    return (memcg << 16) + sum;
+}
+
+/// The same, by what a folio has in memcg_data: the cgroup or, since folios outlive it, an
+/// obj_cgroup that names the one they belong to now (mm/memcontrol.c: commit_charge). Which of the
+/// two shows itself: what is no cgroup has no node that names it.
+std::optional<std::uint64_t> generation_behind(KernelMemory& memory, const KernelLayout& layout,
+                                               std::uint64_t data, unsigned nodes) {
+    if (const auto found = generation_of(memory, layout, data, nodes)) return found;
+    if (!layout.obj_cgroup_memcg) return {};
+    const auto memcg = read_word(memory, data + *layout.obj_cgroup_memcg);
+    return memcg && *memcg != 0 ? generation_of(memory, layout, *memcg, nodes) : std::nullopt;
 }
 
 } // namespace
@@ -159,7 +197,7 @@ void read_generations(KernelMemory& memory, const Kernel& kernel,
         !layout.mem_cgroup_per_node_memcg || !layout.mem_cgroup_per_node_max_seq || nodes == 0)
         return;
     std::vector<std::uint64_t> memcgs(frames.size(), 0);
-    // memcontrol.h: the lowest bits say what kind of pointer it is; a cgroup's has none of them.
+    // memcontrol.h: the lowest bits say what kind of pointer it is; of user memory it has none.
     read_each(
         memory, frames.size(), 8,
         [&](std::size_t i) { return struct_page(kernel, frames[i]) + *layout.folio_memcg_data; },
@@ -170,7 +208,7 @@ void read_generations(KernelMemory& memory, const Kernel& kernel,
     for (std::size_t i = 0; i < frames.size(); ++i) {
         if (memcgs[i] == 0) continue;
         const auto [place, is_new] = known.try_emplace(memcgs[i]);
-        if (is_new) place->second = generation_of(memory, layout, memcgs[i], nodes);
+        if (is_new) place->second = generation_behind(memory, layout, memcgs[i], nodes);
         out[i] = place->second;
     }
 }

@@ -52,7 +52,7 @@ constexpr Wanted<std::uint32_t> required[] = {
 
 constexpr Wanted<std::optional<std::uint32_t>> optional[] = {
     {&L::task_struct_tasks, Ask::offset, "task_struct", "tasks"},
-    {&L::page_compound_head, Ask::offset, "page", "compound_head"},
+    {&L::page_compound_head, Ask::offset, "page", "compound_head", "page", "compound_info"},
     {&L::page_mapcount, Ask::offset, "page", "_mapcount"},
     {&L::folio_mapping, Ask::offset, "folio", "mapping", "page", "mapping"},
     {&L::folio_index, Ask::offset, "folio", "index", "page", "index"},
@@ -66,6 +66,7 @@ constexpr Wanted<std::optional<std::uint32_t>> optional[] = {
     {&L::PG_swapcache, Ask::enumerator, "pageflags", "PG_swapcache"},
     {&L::PG_hwpoison, Ask::enumerator, "pageflags", "PG_hwpoison"},
     {&L::folio_memcg_data, Ask::offset, "folio", "memcg_data", "page", "memcg_data"},
+    {&L::obj_cgroup_memcg, Ask::offset, "obj_cgroup", "memcg"},
     {&L::mem_cgroup_nodeinfo, Ask::offset, "mem_cgroup", "nodeinfo"},
     {&L::mem_cgroup_per_node_memcg, Ask::offset, "mem_cgroup_per_node", "memcg"},
     {&L::mem_cgroup_per_node_max_seq, Ask::offset, "mem_cgroup_per_node", "lruvec.lrugen.max_seq"},
@@ -190,6 +191,8 @@ KernelLayout find_layout(std::span<const std::byte> btf) {
         layout.*wanted.field = answer(types, wanted);
         if (!(layout.*wanted.field)) layout.missing.push_back(name_of(wanted));
     }
+    layout.compound_info =
+        !types.offset("page", "compound_head") && types.offset("page", "compound_info").has_value();
     layout.shown_flags = find_shown_flags(types);
     check_plausible(layout);
     return layout;

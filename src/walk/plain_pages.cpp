@@ -28,7 +28,9 @@ public:
           map_count_(*kernel.layout.page_mapcount),
           not_plain_(bit(kernel.layout.PG_head) | bit(*kernel.layout.PG_reserved) |
                      (kernel.layout.PG_hwpoison ? bit(*kernel.layout.PG_hwpoison) : 0)),
-          swap_cache_(bit(*kernel.layout.PG_swapbacked) | bit(*kernel.layout.PG_swapcache)) {
+          swap_cache_(bit(*kernel.layout.PG_swapbacked) | bit(*kernel.layout.PG_swapcache)),
+          used_(bit(kernel.layout.PG_referenced) |
+                (kernel.layout.PG_young ? bit(*kernel.layout.PG_young) : 0)) {
         for (const ShownFlag& shown : kernel.layout.shown_flags) mask_ |= bit(shown.bit);
         mask_ |= swap_cache_;
     }
@@ -57,7 +59,7 @@ private:
             (mapping & MAPPING_FLAGS) == 2 || count < 0)
             return {};
         return {words_of(flags) | kind_of(mapping & MAPPING_FLAGS),
-                static_cast<std::uint32_t>(count) + 1};
+                static_cast<std::uint32_t>(count) + 1, (flags & used_) != 0};
     }
 
     static std::uint64_t kind_of(std::uint64_t mapping) {
@@ -80,15 +82,31 @@ private:
     KernelMemory& memory_;
     const Kernel& kernel_;
     std::uint32_t flags_, compound_head_, mapping_, map_count_;
-    std::uint64_t not_plain_, swap_cache_, mask_ = 0;
+    std::uint64_t not_plain_, swap_cache_, used_, mask_ = 0;
     std::uint64_t last_flags_ = ~std::uint64_t{0}, last_words_ = 0;
 };
 
 } // namespace
 
-bool has_plain_pages(const KernelLayout& layout) {
-    return layout.page_compound_head && layout.folio_mapping && layout.page_mapcount &&
-           layout.PG_reserved && layout.PG_swapbacked && layout.PG_swapcache;
+bool has_plain_pages(const KernelLayout& layout) { return missing_of_plain_pages(layout).empty(); }
+
+std::string missing_of_plain_pages(const KernelLayout& layout) {
+    using L = KernelLayout;
+    static constexpr std::pair<std::optional<std::uint32_t> L::*, std::string_view> needed[] = {
+        {&L::page_compound_head, "page.compound_head"},
+        {&L::folio_mapping, "folio.mapping"},
+        {&L::page_mapcount, "page._mapcount"},
+        {&L::PG_reserved, "pageflags.PG_reserved"},
+        {&L::PG_swapbacked, "pageflags.PG_swapbacked"},
+        {&L::PG_swapcache, "pageflags.PG_swapcache"},
+    };
+    std::string missing;
+    for (const auto& [member, name] : needed) {
+        if (layout.*member) continue;
+        if (!missing.empty()) missing += ", ";
+        missing += name;
+    }
+    return missing;
 }
 
 void read_plain_pages(KernelMemory& memory, const Kernel& kernel,

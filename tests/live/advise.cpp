@@ -132,8 +132,9 @@ bool has_swap() {
 }
 
 bool takes(const std::string& action) {
-    const auto doctor = run_pagesift({"doctor", "--format", "json"});
-    const auto answer = json::parse(doctor.out, nullptr, false);
+    // Asked once: no test changes what the kernel takes, and an emulated machine is slow.
+    static const json answer =
+        json::parse(run_pagesift({"doctor", "--format", "json"}).out, nullptr, false);
     for (const json& feature : field(answer, "features"))
         if (field(feature, "name") == "advice-" + action) {
             if (field(feature, "works") == true) return true;

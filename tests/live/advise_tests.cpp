@@ -262,13 +262,14 @@ TEST_CASE("advise: what is locked, shared, given up, guarded or watched stays") 
         CHECK(is_filled(target.pid(), target.at, page));
     }
     SUBCASE("guarded") {
+        void* const own = mmap(nullptr, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        const bool has_guards = madvise(own, page, madv_guard_install) == 0;
+        munmap(own, page);
+        if (!has_guards) return skip("the kernel has no guard regions");
         const Target target(some, [](std::uint64_t at, std::size_t bytes) {
             map_private(at, bytes);
             if (madvise(pointer(at + bytes / 2), page, madv_guard_install) != 0) _exit(7);
         });
-        int status = 0;
-        if (waitpid(target.pid(), &status, WNOHANG | WNOWAIT) == target.pid())
-            return skip("the kernel has no guard regions");
         const auto done = advise(on(target, "pageout", {"--apply"}));
         CHECK(nearly(done.effect("moved_bytes"), some - page));
         const auto guard = witness::pagemap(target.pid(), target.at + some / 2, 1);
@@ -304,16 +305,12 @@ TEST_CASE("advise: of files, copies of one's own go to swap and nothing else is 
     if (!have_root() || !takes("pageout")) return;
     const auto machine = with_swap(SwapOn::zram);
     if (!machine) return;
-    const TemporaryDirectory folder;
-    const std::string file = folder.path() + "/data";
-    {
-        const int fd = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        REQUIRE(ftruncate(fd, some) == 0);
-        close(fd);
-    }
+    char file[] = "/var/tmp/pagesift-live-XXXXXX"; // /tmp may be a tmpfs
+    const int fd = mkostemp(file, O_CLOEXEC);
+    REQUIRE(fd >= 0);
+    REQUIRE(ftruncate(fd, some) == 0);
     const auto map_file = [&](int flags) {
         return [&, flags](std::uint64_t address, std::size_t bytes) {
-            const int fd = open(file.c_str(), O_RDWR | O_CLOEXEC);
             if (mmap(pointer(address), bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0) !=
                 pointer(address))
                 _exit(1);
@@ -336,6 +333,8 @@ TEST_CASE("advise: of files, copies of one's own go to swap and nothing else is 
         CHECK(done.effect("calls") == 0);
         CHECK(is_filled(target.pid(), target.at, some / 2));
     }
+    close(fd);
+    unlink(file);
 }
 
 TEST_CASE("advise: without swap, and with too little, no page is worse off") {

@@ -142,7 +142,7 @@ Verdict judge(const json& process, const Log& log, std::size_t first, std::size_
         const bool truly = last[i] < end - window;
         verdict.claimed += claimed;
         verdict.truly_cold += truly;
-        verdict.right += claimed && truly;
+        verdict.right += claimed && last[i] < end - window + slack;
         if (idle.is_number() && idle > 0 && last[i] > end - idle.get<double>() + slack)
             verdict.wrong.push_back(end - last[i]);
     }
@@ -200,32 +200,27 @@ TEST_CASE("cold: no page that was touched is called idle, with one round") {
     CHECK(accessed >= static_cast<std::ptrdiff_t>(0.99 * worker_pages / 4));
 }
 
-TEST_CASE("cold: with several rounds, claims are broken in blind moments only") {
+TEST_CASE("cold: with several rounds, nothing before the last clearing is claimed") {
     if (!have_exact()) return;
     SharedLog log;
     const Child worker{[&](const auto& ready) { work(*log.operator->(), ready); }};
-    const json all = cold({"--source", "exact", "--window", "3s"}, {worker.pid()});
+    const json all =
+        cold({"--source", "exact", "--window", "3s", "--interval", "1s"}, {worker.pid()});
     REQUIRE(all.size() == 1);
     const json& process = all[0];
     CHECK(process["rounds"] == 3);
     CHECK(process["idle_steps_seconds"].size() == 4);
     const Verdict verdict = judge(process, *log.operator->(), worker_pages / 4, worker_pages);
-    const double blind = process["clear"]["blind_seconds"];
-    for (const double before_end : verdict.wrong) {
-        bool excused = false;
-        for (const json& step : process["idle_steps_seconds"])
-            excused = excused || (before_end >= step.get<double>() - 0.004 &&
-                                  before_end <= step.get<double>() + blind + 0.008);
-        CHECK_MESSAGE(excused, before_end << " s before the end, blind for " << blind);
+    CHECK(process["clear"]["blind_seconds"] > 0);
+    CHECK(verdict.wrong.empty());
+    CHECK(verdict.claimed == 0);
+    std::size_t idle = 0;
+    for (const json& range : process["ranges"]) {
+        if (range["activity"] != "idle") continue;
+        ++idle;
+        CHECK(range["idle_seconds"] == process["idle_steps_seconds"][2]);
     }
-    CHECK(static_cast<double>(verdict.right) >= 0.99 * static_cast<double>(verdict.claimed));
-    CHECK(static_cast<double>(verdict.right) >= 0.99 * static_cast<double>(verdict.truly_cold));
-    // Some of the warm half was last touched before the last round.
-    std::size_t between = 0;
-    for (const json& range : process["ranges"])
-        between += range["idle_seconds"].is_number() && range["idle_seconds"] > 0 &&
-                   range["idle_seconds"] < process["window_seconds"];
-    CHECK(between > 0);
+    CHECK(idle > 0);
 }
 
 TEST_CASE("cold: pages in the TLB all the time are never called idle") {
@@ -262,8 +257,10 @@ TEST_CASE("cold: pages in the TLB all the time are never called idle") {
                 return true;
         return false;
     };
-    // Short windows: in long ones other programs take the processor, and with it the TLB.
-    for (int i = 0; i < 30; ++i) {
+    // Short windows: in long ones other programs take the processor, and with it the TLB. Many of
+    // them, unless it takes long to start a program, as on an emulated machine.
+    const double enough = unix_now() + 10;
+    for (int i = 0; i < 30 && (i < 5 || unix_now() < enough); ++i) {
         const json all =
             cold({"--source", "exact", "--window", "10ms", "--interval", "10ms"}, {worker.pid()});
         REQUIRE(all.size() == 1);
@@ -340,25 +337,33 @@ TEST_CASE("cold: pages that were paged out meanwhile are not called idle") {
     if (!have_exact()) return;
     static constexpr std::size_t count = 256;
     SharedLog log;
-    const auto run = [&] {
+    // Whether it happened within the window: how long the program takes to begin is not known.
+    const auto run = [&](double delay) {
+        log->flag = false;
+        log->count = 0;
         const Child worker{[&](const auto& ready) {
             char* const memory = map_pages(count * page_bytes());
             memset(memory, 1, count * page_bytes());
             log->start = reinterpret_cast<std::uintptr_t>(memory);
             ready();
             while (!log->flag) rest(0.001);
-            for (std::size_t i = 0; i < count; ++i) touch(memory + i * page_bytes());
+            for (std::size_t i = 0; i < count; ++i) note_and_touch(*log.operator->(), memory, i);
             madvise(memory, count * page_bytes(), 21); // MADV_PAGEOUT
             while (true) rest(1);
         }};
         std::thread later{[&] {
-            rest(0.5);
+            rest(delay);
             log->flag = true;
         }};
         const json all =
             cold({"--source", "exact", "--window", "1s", "--interval", "1s"}, {worker.pid()});
         later.join();
         REQUIRE(all.size() == 1);
+        const double end = all[0]["sighted_unix_milliseconds"].get<double>() / 1000;
+        const double start = end - all[0]["window_seconds"].get<double>();
+        if (log->count < count || log->accesses[0].before < start + 0.003 ||
+            log->accesses[count - 1].after > end - 0.1)
+            return false;
         std::size_t swapped = 0;
         for (const json& page : pages_of(all[0], log->start, count * page_bytes())) {
             if (page.is_null()) continue;
@@ -371,12 +376,15 @@ TEST_CASE("cold: pages that were paged out meanwhile are not called idle") {
         REQUIRE(again.size() == 1);
         for (const json& page : pages_of(again[0], log->start, count * page_bytes()))
             if (field(page, "state") == "swapped") CHECK(page["activity"] != "accessed");
+        return true;
     };
     try {
         zoo::Machine machine;
         machine.add_swap_file(64 << 20);
         machine.release();
-        run();
+        bool has_run = false;
+        for (double delay = 0.5; !has_run && delay < 6; delay += 0.4) has_run = run(delay);
+        CHECK(has_run);
     } catch (const zoo::Unavailable& unavailable) {
         skip(unavailable.what());
     }

@@ -180,21 +180,19 @@ TEST_CASE("coldness: the exact source tells what is idle, and since when, page b
     const auto judge = [&](const Measured& measured, double least) {
         const auto scores = judge_all(experiment.worker(), experiment.history(), measured, least);
         check_that_it_can_fail(measured, scores);
-        CHECK(scores.at("all").precision() >= 0.99);
+        // What is accessed while the program is blind leaves no trace; an emulated machine is blind
+        // for up to a sixth of the time.
+        CHECK(scores.at("all").precision() >= 0.99 - blind_share(measured));
         CHECK(scores.at("all").recall() >= 0.99);
-        return scores.at("all");
+        CHECK(scores.at("all").idle_but_touched == 0);
     };
-    CHECK(judge(once, once.window).idle_but_touched == 0);
+    judge(once, once.window);
     MESSAGE("several rounds, blind for " << blind_share(often) << " of the window");
-    CHECK(often.steps.size() >= 3);
-    for (const double least : often.steps) {
-        if (least == 0) continue; // what was accessed in the last round
-        const Score all = judge(often, least);
-        // An access leaves no trace while the program is blind, as it says of itself; nearly all
-        // of these pages are accessed at other times as well.
-        CHECK(static_cast<double>(all.idle_but_touched) <=
-              blind_share(often) * static_cast<double>(all.touched));
-    }
+    REQUIRE(often.steps.size() >= 3);
+    // An access leaves no trace while the program is blind, so it claims the last round only.
+    judge(often, often.steps[often.steps.size() - 2]);
+    for (const Measured::Age& age : often.ages)
+        CHECK(age.idle_seconds.value_or(0) <= often.steps[often.steps.size() - 2]);
 }
 
 TEST_CASE("coldness: other sources keep to their limits") {

@@ -318,7 +318,10 @@ Child::Child(const std::function<void(const std::function<void()>&)>& body) {
         close(ready[0]);
         bool told = false;
         const auto tell = [&] {
-            if (!told) close(ready[1]);
+            if (told) return;
+            // A byte: the end of the pipe would not be seen where the body has forked.
+            if (write(ready[1], "", 1) != 1) _exit(1);
+            close(ready[1]);
             told = true;
         };
         body(tell);

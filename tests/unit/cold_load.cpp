@@ -20,8 +20,9 @@ namespace {
 
 constexpr std::uint64_t base = 0x10000;
 
-Ages sample() {
+Ages sample(bool blind = false) {
     MadeUpWatch watch;
+    watch.access.blind = blind;
     watch.source.map(base, base + 8 * made_up_page).name = "[heap]";
     watch.source.map(base + 8 * made_up_page, base + 9 * made_up_page, Backing::hugetlb);
     watch.page(base, "ii");
@@ -238,7 +239,16 @@ TEST_CASE("cold: csv has a row a range, and as many fields in each") {
 
 TEST_CASE("cold: the table names the source, what it cannot tell, and what clearing cost") {
     const std::string text = written({sample()}, report::Format::table);
-    for (const char* word : {"made up", "everything", "cleared 2 times", "blind for",
-                             "idle >= ", "accessed", "unknown", "[heap]", "swapped"})
+    for (const char* word : {"made up", "everything", "cleared 2 times", "IDLE: not accessed",
+                             "IN PART", "idle >= ", "accessed", "unknown", "[heap]", "swapped"})
         CHECK_MESSAGE(text.find(word) != std::string::npos, word);
+    CHECK(text.find("blind for") == std::string::npos);
+    const std::string blind = written({sample(true)}, report::Format::table);
+    CHECK(blind.find("blind for") != std::string::npos);
+    CHECK(blind.find("IN PART") == std::string::npos);
+}
+
+TEST_CASE("cold: what says to be idle since before a blind time is refused") {
+    CHECK(load(written({sample(true)}), "a file")[0].ranges[0].idle_seconds == 10.0);
+    CHECK(error_after([](json& p) { p["clear"]["blind_seconds"] = 0.1; }) == ErrorKind::bad_input);
 }

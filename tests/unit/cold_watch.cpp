@@ -62,6 +62,32 @@ TEST_CASE("cold: a page that was away is idle only since it was back") {
     CHECK(!idle_of("ii-"));
 }
 
+TEST_CASE("cold: nothing before a blind time is claimed") {
+    const auto idle_when_blind = [](const std::string& history) {
+        MadeUpWatch watch;
+        watch.access.blind = true;
+        watch.source.map(base, at(4));
+        watch.page(at(0), history);
+        const Ages ages = watch.run(static_cast<unsigned>(history.size()));
+        REQUIRE(ages.ranges.size() == 1);
+        CHECK(ages.steps.size() == history.size() + 1);
+        return ages.ranges[0].idle_seconds;
+    };
+    CHECK(idle_when_blind("i") == 10.0);
+    CHECK(idle_when_blind("iii") == 10.0);
+    CHECK(idle_when_blind("aii") == 10.0);
+    CHECK(idle_when_blind("iai") == 10.0);
+    CHECK(idle_when_blind("iia") == 0.0);
+    MadeUpWatch watch;
+    watch.access.blind = true;
+    watch.access.cost = {0.001, 0};
+    watch.source.map(base, at(4));
+    watch.page(at(0), "ii");
+    const Ages ages = watch.run(2);
+    CHECK(ages.first_step() == 1);
+    CHECK(ages.cold_bytes() == 0);
+}
+
 TEST_CASE("cold: idle times are never rounded up") {
     MadeUpWatch watch;
     watch.source.map(base, at(4));
@@ -138,6 +164,7 @@ TEST_CASE("cold: where a source proves nothing by it, no sign of access is no id
 
 TEST_CASE("cold: clearing is counted, and so is the time in which nothing is seen") {
     MadeUpWatch watch;
+    watch.access.blind = true;
     watch.source.map(base, at(4));
     watch.page(at(0), "iii");
     const Ages ages = watch.run(3);
@@ -156,19 +183,51 @@ TEST_CASE("cold: clearing is counted, and so is the time in which nothing is see
     CHECK(passive.run(2).clear == ClearCost{});
 }
 
-TEST_CASE("cold: a source notes what is there before the first clearing, or after each") {
+TEST_CASE("cold: a source notes what is there once, before the first clearing") {
+    MadeUpWatch watch;
+    watch.source.map(base, at(4));
+    watch.run(2);
+    CHECK(watch.access.calls == std::vector<std::string>{"prepare", "note", "forget", "prepare",
+                                                         "judge", "forget", "prepare", "judge"});
+}
+
+TEST_CASE("cold: the last sighting may be the look at what pages are") {
+    MadeUpWatch watch;
+    watch.access.judges = true;
+    watch.source.map(base, at(8));
+    for (const std::uint64_t i : {0, 1, 2, 3}) watch.page(at(i), i % 2 ? "ia" : "ii");
+    const Ages ages = watch.run(2);
+    CHECK(watch.access.calls == std::vector<std::string>{"prepare", "note", "forget", "prepare",
+                                                         "judge", "forget", "prepare", "block"});
+    CHECK(ages.cold_bytes() == 2 * made_up_page);
+    CHECK(ages.ranges.size() == 4);
+    // What it cannot judge it sights.
+    MadeUpWatch other;
+    other.access.judges = other.access.judges_none = true;
+    other.source.map(base, at(8));
+    other.page(at(0), "i");
+    CHECK(other.run(1).cold_bytes() == made_up_page);
+    CHECK(other.access.calls.back() == "judge");
+}
+
+TEST_CASE("cold: what does not stand is unknown") {
+    for (const bool judges : {false, true}) {
+        MadeUpWatch watch;
+        watch.access.judges = judges;
+        watch.access.falls = {2};
+        watch.source.map(base, at(8));
+        watch.page(at(0), "ii");
+        watch.page(at(1), "ia");
+        const Ages ages = watch.run(2);
+        REQUIRE(ages.ranges.size() == 2);
+        CHECK(ages.ranges[0].activity == Activity::unknown);
+        CHECK(ages.ranges[1].activity == Activity::accessed);
+    }
     MadeUpWatch before;
-    before.source.map(base, at(4));
-    before.run(2);
-    CHECK(before.access.calls == std::vector<std::string>{"prepare", "note", "forget", "prepare",
-                                                          "judge", "forget", "prepare", "judge"});
-    MadeUpWatch after;
-    after.access.notes_after = true;
-    after.source.map(base, at(4));
-    after.run(2);
-    CHECK(after.access.calls == std::vector<std::string>{"forget", "prepare", "note", "prepare",
-                                                         "judge", "forget", "prepare", "note",
-                                                         "prepare", "judge"});
+    before.access.falls = {1};
+    before.source.map(base, at(8));
+    before.page(at(0), "ii");
+    CHECK(before.run(2).ranges[0].idle_seconds == 10.0); // of the round that stands
 }
 
 TEST_CASE("cold: a mapping that went takes what was known along") {

@@ -6,6 +6,8 @@
 #include "pagesift/abi.hpp"
 #include "pagesift/cold.hpp"
 
+#include <set>
+
 namespace pagesift::test {
 
 constexpr std::uint64_t made_up_page = 4096;
@@ -18,7 +20,10 @@ public:
     std::map<std::uint64_t, std::string> script;
     std::vector<std::string> calls; ///< "prepare", "note", "forget", "judge", in order
     std::vector<Gap> known_gaps;
-    bool notes_after = false;
+    bool blind = false;          ///< between rounds
+    bool judges = false;         ///< blocks that a source read
+    bool judges_none = false;    ///< says so, and then does not
+    std::set<std::size_t> falls; ///< rounds of which nothing stands
     bool gone = false;
     ForgetCost cost{0.5, 0.25};
     std::chrono::steady_clock::time_point* clock = nullptr; ///< turned by forget, by its cost
@@ -30,7 +35,7 @@ public:
         about.limits = {"everything"};
     }
     const AccessTraits& traits() const override { return about; }
-    bool notes_after_forget() const override { return notes_after; }
+    bool is_blind_between_rounds() const override { return blind; }
     void prepare(const std::vector<Mapping>&) override { say("prepare"); }
     ForgetCost forget() override {
         ++round_;
@@ -39,11 +44,25 @@ public:
         return cost;
     }
     std::vector<Gap> gaps() const override { return known_gaps; }
+    bool judges_blocks() const override { return judges; }
+    bool judge_block(const Mapping& mapping, const PageBlock& read, TouchBlock& block) override {
+        if (judges_none) return false;
+        say("block");
+        answer(read.range, block);
+        (void)mapping;
+        return true;
+    }
+    bool stands() override { return !falls.contains(round_); }
 
     void sight(const Mapping&, AddressRange wanted, Sight which, TouchBlock& block) override {
         say(which == Sight::note ? "note" : "judge");
         block = {};
-        if (gone) return;
+        if (!gone) answer(wanted, block);
+    }
+
+private:
+    void answer(AddressRange wanted, TouchBlock& block) const {
+        block = {};
         block.range = wanted;
         for (Address at = wanted.start; at < wanted.end; at = at + Bytes{made_up_page}) {
             const auto found = script.find(at.value);
@@ -58,7 +77,6 @@ public:
         }
     }
 
-private:
     void say(const std::string& word) {
         if (calls.empty() || calls.back() != word) calls.push_back(word);
     }

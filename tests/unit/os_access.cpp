@@ -2,6 +2,7 @@
 // The ways to see accesses, on folders that look like /proc and /sys. The idle bitmap is tested
 // here alone: no kernel that the live tests run on has it.
 #include "error_of.hpp"
+#include "os/reclaim_counters.hpp"
 #include "os_fake_root.hpp"
 #include "pagesift/abi.hpp"
 #include "pagesift/os.hpp"
@@ -101,6 +102,22 @@ ErrorKind error_of(Watched& watched, AccessKind kind) {
 }
 
 } // namespace
+
+TEST_CASE("access: what reclaim did is a sum that moves, or not known") {
+    FakeRoot root;
+    const os::Root opened{root.path()};
+    const os::ReclaimCounters counters{opened};
+    CHECK(!counters.read());
+    root.write("proc/vmstat", "nr_free_pages 5\n");
+    CHECK(!counters.read());
+    const std::string others = "nr_free_pages 6\npgfault 7\npgsteal_kswapd 8\n";
+    root.write("proc/vmstat", others + "pgscan_kswapd 1\npgrefill 2\npgdeactivate 4\n");
+    CHECK(counters.read() == 7u);
+    root.write("proc/vmstat", others + "pgscan_kswapd 1\npgrefill 2\npgdeactivate 4\n"
+                                       "pgscan_anon 8\nallocstall_normal 16\npageoutrun 32\n"
+                                       "pgmigrate_success 64\n");
+    CHECK(counters.read() == 127u);
+}
 
 TEST_CASE("access: the idle bitmap says which frames nobody touched") {
     Watched w;

@@ -82,6 +82,8 @@ TEST_CASE("exact pages: plain pages come from memory, in the words of /proc") {
     f.plain(0x101, 0xffff9a4300000000, 3);
     f.map(3, 0x102, young | dirty);
     f.plain(0x102, 0xffff9a4300000003, 2);
+    f.memory.put(f.kernel.bases.vmemmap + 0x102 * 64,
+                 std::uint64_t{1} << f.kernel.layout.PG_referenced);
     REQUIRE(f.read(8));
     using abi::PM_FILE, abi::PM_MMAP_EXCLUSIVE, abi::PM_PRESENT;
     CHECK(f.block.entries == std::vector<std::uint64_t>{PM_PRESENT | PM_MMAP_EXCLUSIVE | 0x100, 0,
@@ -95,8 +97,10 @@ TEST_CASE("exact pages: plain pages come from memory, in the words of /proc") {
     CHECK(f.block.pmd_mapped.empty());
     using Bits = EntryBits;
     CHECK(f.block.entry_bits ==
-          std::vector<std::uint8_t>{Bits::known | Bits::young, 0, Bits::known | Bits::dirty,
-                                    Bits::known | Bits::young | Bits::dirty, 0, 0, 0, 0});
+          std::vector<std::uint8_t>{
+              Bits::known | Bits::young | Bits::used_known, 0,
+              Bits::known | Bits::dirty | Bits::used_known,
+              Bits::known | Bits::young | Bits::dirty | Bits::used_known | Bits::used, 0, 0, 0, 0});
 }
 
 TEST_CASE("exact pages: pages with rules of their own are asked of /proc") {

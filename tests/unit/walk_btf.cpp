@@ -24,6 +24,7 @@ struct Made {
 struct Types {
     std::string_view left_out;
     bool old_kernel = false;
+    const char* compound = "compound_head";
     std::uint32_t slots = 64, page_bytes = 64, young = 12;
 };
 
@@ -59,7 +60,7 @@ MadeUpBtf made_up_types(const Types& types = {}) {
          {"array", word, 16},
          {"slots", slots, 40}});
     const auto in_page = btf.add_struct("", 40, {{"mapping", word, 16}, {"index", word, 24}});
-    const auto tail = btf.add_struct("", 8, {{"compound_head", word}});
+    const auto tail = btf.add_struct("", 8, {{types.compound, word}});
     const auto table = btf.add_struct("", 40, {{"pt_mm", word, 8}});
     Members uses = {{"", in_page}, {"", tail}};
     if (types.old_kernel) uses.push_back({"", table});
@@ -70,6 +71,7 @@ MadeUpBtf made_up_types(const Types& types = {}) {
         btf.add_enum("pagetype", {{"PGTY_buddy", 0xf0}, {"PGTY_table", 0xf2}});
     }
     add("folio", 64, {{"mapping", word, 24}, {"memcg_data", word, 56}});
+    add("obj_cgroup", 64, {{"refcnt", word}, {"memcg", word, 16}});
     add("mem_cgroup", 2048, {{"nodeinfo", slots, 1000}});
     add("mem_cgroup_per_node", 512, {{"lruvec", lruvec, 16}, {"memcg", word, 400}});
     btf.add_enum("pageflags", {{"PG_locked", 0},
@@ -217,12 +219,14 @@ TEST_CASE("layout: every figure comes from the types") {
     CHECK(layout.xa_node_slot_count == 64);
     CHECK(layout.page_bytes == 64);
     CHECK(layout.page_compound_head == 8u);
+    CHECK_FALSE(layout.compound_info);
     CHECK(layout.pt_mm == 24u);
     CHECK(layout.folio_mapping == 24u);
     CHECK(layout.folio_index == 32u); // folio has none, page has
     CHECK(layout.PG_head == 6);
     CHECK(layout.PG_young == 12u);
     CHECK(layout.PGTY_table == 0xf2u);
+    CHECK(layout.obj_cgroup_memcg == 16u);
     CHECK(layout.mem_cgroup_per_node_max_seq == 16u + 32 + 8);
     CHECK(layout.missing ==
           std::vector<std::string>{"page.page_type", "pageflags.PG_idle", "pageflags.PG_hwpoison"});
@@ -236,6 +240,21 @@ TEST_CASE("layout: every figure comes from the types") {
                                                     {10, abi::KPF_OWNER_PRIVATE},
                                                     {16, abi::KPF_OWNER_2},
                                                     {18, abi::KPF_SWAPBACKED}});
+}
+
+TEST_CASE("layout: the word that names a folio's head has had two names") {
+    Types types;
+    types.compound = "compound_info"; // 7.2
+    const KernelLayout layout = find_layout(made_up_types(types).bytes());
+    CHECK(layout.page_compound_head == 8u);
+    CHECK(layout.compound_info);
+    CHECK(missing_of_plain_pages(layout).empty());
+    types.compound = "something_else";
+    const KernelLayout unknown = find_layout(made_up_types(types).bytes());
+    CHECK(unknown.page_compound_head == std::nullopt);
+    CHECK_FALSE(unknown.compound_info);
+    CHECK(missing_of_plain_pages(unknown) == "page.compound_head");
+    CHECK(std::count(unknown.missing.begin(), unknown.missing.end(), "page.compound_head") == 1);
 }
 
 TEST_CASE("layout: on an old kernel a table's owner stands in page") {

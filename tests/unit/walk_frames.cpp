@@ -24,6 +24,13 @@ struct Machine {
     void add_tail(std::uint64_t frame, std::uint64_t head) {
         memory.put(page(frame) + *layout.page_compound_head, page(head) + 1);
     }
+    std::uint64_t mask(unsigned order) const {
+        return ~((std::uint64_t{layout.page_bytes} << order) - 1);
+    }
+    /// As compound_info has it on 7.2: what to cut the address of a tail with.
+    void add_masked(std::uint64_t frame, unsigned order) {
+        memory.put(page(frame) + *layout.page_compound_head, mask(order) | 1);
+    }
     std::vector<Frame> frames(const std::vector<std::uint64_t>& wanted) {
         std::vector<Frame> out(wanted.size(), Frame{true, 1, 1, {}, {}});
         read_frames(memory, kernel, wanted, out);
@@ -108,6 +115,73 @@ TEST_CASE("frames: what has no struct page, or no true head, is not known") {
     CHECK_FALSE(m.frames({0x40})[0].known);
 }
 
+TEST_CASE("frames: a tail's word may be a mask for its own address") {
+    Machine m;
+    m.layout.compound_info = true;
+    m.memory.put(m.page(0x40), m.bit(m.layout.PG_head) | m.bit(m.layout.PG_active));
+    for (const std::uint64_t tail : {0x41u, 0x42u, 0x43u}) m.add_masked(tail, 2);
+    m.memory.put(m.page(0x40000), m.bit(m.layout.PG_head));
+    m.add_masked(0x7ffff, 18); // 1 GiB
+    m.memory.put(m.page(0x80), m.bit(m.layout.PG_head));
+    m.add_tail(0x81, 0x80); // without the optimization of hugetlb's struct pages it is an address
+    const auto frames = m.frames({0x40, 0x41, 0x43, 0x81, 0x7ffff});
+    for (const std::size_t i : {0u, 1u, 2u}) {
+        CHECK(frames[i].known);
+        CHECK(frames[i].head == 0x40);
+        CHECK(frames[i].flags == (m.bit(m.layout.PG_head) | m.bit(m.layout.PG_active)));
+    }
+    CHECK(frames[3].head == 0x80);
+    CHECK(frames[4].head == 0x40000);
+}
+
+TEST_CASE("frames: a mask that no folio can have is not believed") {
+    Machine m;
+    m.layout.compound_info = true;
+    const auto put = [&](std::uint64_t frame, std::uint64_t word) {
+        m.memory.put(m.page(frame) + *m.layout.page_compound_head, word);
+    };
+    for (const std::uint64_t head : {0u, 0x20u, 0x40u, 0x60u, 0x80u})
+        m.memory.put(m.page(head), m.bit(m.layout.PG_head));
+    m.add_masked(0x21, 3);
+    REQUIRE(m.frames({0x21})[0].head == 0x20);
+    put(0x41, (m.mask(3) ^ std::uint64_t{1} << 40) | 1); // a hole in it
+    m.add_masked(0x43, 0);                               // a folio of one page has no tail
+    put(0x61, ~std::uint64_t{31} | 1);                   // of less than a page
+    m.add_masked(0x62, 19);                              // larger than any
+    put(0x63, 1);                                        // of nothing
+    m.add_masked(0x80, 3);                               // at its own head's place
+    m.memory.put(m.page(0xa0), 0);
+    m.add_masked(0xa1, 3); // what should be its head is none
+    for (const Frame& frame : m.frames({0x41, 0x43, 0x61, 0x62, 0x63, 0x80, 0xa1}))
+        CHECK_FALSE(frame.known);
+    // No mask fits struct pages that begin at an odd place, or are not a power of two.
+    m.kernel.bases.vmemmap += std::uint64_t{2} * m.layout.page_bytes;
+    m.memory.put(m.page(0x20), m.bit(m.layout.PG_head));
+    m.memory.put(m.page(0x1e), m.bit(m.layout.PG_head));
+    m.add_masked(0x21, 3);
+    CHECK_FALSE(m.frames({0x21})[0].known);
+    Machine odd;
+    odd.layout.compound_info = true;
+    odd.layout.page_bytes = 56;
+    odd.memory.put(odd.page(0x20), odd.bit(odd.layout.PG_head));
+    odd.memory.put(odd.page(0x21) + *odd.layout.page_compound_head, ~std::uint64_t{127} | 1);
+    CHECK_FALSE(odd.frames({0x21})[0].known);
+    // Before it had that name, it never was a mask.
+    Machine old;
+    old.memory.put(old.page(0x40), old.bit(old.layout.PG_head));
+    old.add_masked(0x41, 3);
+    CHECK_FALSE(old.frames({0x41})[0].known);
+}
+
+TEST_CASE("frames: a word that could be an address as well as a mask is neither") {
+    Machine m;
+    m.layout.compound_info = true;
+    m.kernel.bases.vmemmap = ~std::uint64_t{0} << 20; // where no kernel has it
+    m.memory.put(m.page(0), m.bit(m.layout.PG_head));
+    m.add_masked(0x41, 14);
+    CHECK_FALSE(m.frames({0x41})[0].known);
+}
+
 TEST_CASE("frames: plain pages have kpageflags' words and a count") {
     using namespace abi;
     Machine m;
@@ -182,11 +256,45 @@ TEST_CASE("frames: MGLRU's age of a cgroup is summed over nodes, and only of tru
     const std::vector<std::uint64_t> frames = {1, 2, 3, 4, 5};
     std::vector<std::optional<std::uint64_t>> out(5);
     read_generations(m.memory, m.kernel, frames, 2, out);
-    CHECK(out == std::vector<std::optional<std::uint64_t>>{21, {}, {}, {}, 21});
+    const std::uint64_t of_cgroup = memcg << 16;
+    const std::vector<std::optional<std::uint64_t>> expected{
+        of_cgroup + 21, {}, {}, {}, of_cgroup + 21};
+    CHECK(out == expected);
     read_generations(m.memory, m.kernel, frames, 1, out);
-    CHECK(out[0] == 10u);
+    CHECK(out[0] == of_cgroup + 10);
     read_generations(m.memory, m.kernel, frames, 3, out); // the third node does not exist
     CHECK(out[0] == std::nullopt);
+}
+
+TEST_CASE("frames: the cgroup may stand behind an object that outlives it") {
+    Machine m;
+    m.layout.mem_cgroup_per_node_memcg = 0x30, m.layout.mem_cgroup_per_node_max_seq = 0x40;
+    m.layout.obj_cgroup_memcg = 0x10;
+    const std::uint64_t memcg = 0xffff9a4200000000, parent = 0xffff9a4200002000,
+                        object = 0xffff9a4200004000, torn = 0xffff9a4200005000;
+    for (const std::uint64_t one : {memcg, parent}) {
+        m.memory.put(one + *m.layout.mem_cgroup_nodeinfo, one + 0x1000);
+        m.memory.put(one + 0x1000 + 0x30, one);
+        m.memory.put(one + 0x1000 + 0x40, 7);
+    }
+    m.memory.put(object + 0x10, memcg);
+    m.memory.put(torn + 0x10, memcg + 8);
+    m.memory.put(m.page(1) + *m.layout.folio_memcg_data, object);
+    m.memory.put(m.page(2) + *m.layout.folio_memcg_data, torn);
+    m.memory.put(m.page(3) + *m.layout.folio_memcg_data, object | 2);
+    const std::vector<std::uint64_t> frames = {1, 2, 3};
+    std::vector<std::optional<std::uint64_t>> before(3), after(3);
+    read_generations(m.memory, m.kernel, frames, 1, before);
+    CHECK(before[0].has_value());
+    CHECK(before[1] == std::nullopt);
+    CHECK(before[2] == std::nullopt);
+    m.memory.put(object + 0x10, parent); // the cgroup was removed; its parent is as old
+    read_generations(m.memory, m.kernel, frames, 1, after);
+    CHECK(after[0].has_value());
+    CHECK(after[0] != before[0]);
+    m.layout.obj_cgroup_memcg = {};
+    read_generations(m.memory, m.kernel, frames, 1, after);
+    CHECK(after[0] == std::nullopt);
 }
 
 TEST_CASE("access: any trace means accessed, whatever else is known") {
