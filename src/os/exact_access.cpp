@@ -82,7 +82,7 @@ bool ExactAccess::stands() {
     gaps_.add({"accessed bits", std::nullopt,
                now ? "the kernel reclaimed or moved memory in the round, which can clear accessed "
                      "bits without a trace: what was not seen to be accessed is unknown"
-                   : "/proc/vmstat does not tell whether the kernel reclaimed memory, which can "
+                   : "vmstat does not tell whether the kernel reclaimed memory, which can "
                      "clear accessed bits without a trace",
                now ? "a shorter --window, or more memory" : "", false});
     return false;
