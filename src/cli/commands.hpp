@@ -48,6 +48,9 @@ os::OpenOptions open_options(const Options& options);
 unsigned jobs(const Options& options, const Environment& environment);
 report::ReportOptions report_options(const Options& options, const Environment& environment);
 
+/// All of a file that the command line names.
+std::string read_whole_file(const std::string& path, const std::string& hint);
+
 /// A file that readers see whole, as it was or as it will be: written beside it under another name,
 /// then renamed. What is no ordinary file is written to as it is.
 class ReplacedFile {

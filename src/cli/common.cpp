@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <fmt/ostream.h>
 #include <fstream>
+#include <sstream>
 
 namespace pagesift::cli {
 
@@ -136,6 +137,15 @@ report::ReportOptions report_options(const Options& options, const Environment& 
     r.map = options.map;
     r.verbose = options.verbose > 0;
     return r;
+}
+
+std::string read_whole_file(const std::string& path, const std::string& hint) {
+    std::ifstream file{path, std::ios::binary};
+    if (!file) throw Error{ErrorKind::bad_input, path, errno, hint};
+    std::ostringstream text;
+    text << file.rdbuf();
+    if (file.bad() || text.fail()) throw Error{ErrorKind::bad_input, path, errno ? errno : EISDIR};
+    return std::move(text).str();
 }
 
 namespace {

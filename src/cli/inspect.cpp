@@ -2,21 +2,9 @@
 #include "cli/commands.hpp"
 
 #include <fmt/format.h>
-#include <fstream>
-#include <sstream>
 
 namespace pagesift::cli {
 namespace {
-
-std::string read_file(const std::string& path) {
-    std::ifstream file{path, std::ios::binary};
-    if (!file)
-        throw Error{ErrorKind::bad_input, path, errno, "a target is a pid, 'self' or a recording"};
-    std::ostringstream text;
-    text << file.rdbuf();
-    if (file.bad() || text.fail()) throw Error{ErrorKind::bad_input, path, errno ? errno : EISDIR};
-    return std::move(text).str();
-}
 
 class Inspection {
 public:
@@ -73,7 +61,8 @@ public:
 private:
     void inspect(const Target& target) {
         if (!target.pid) {
-            const std::string bytes = read_file(target.text);
+            const std::string bytes =
+                read_whole_file(target.text, "a target is a pid, 'self' or a recording");
             for (const auto& source : snapshot::load_recording(bytes, target.text))
                 inspect(*source, target.text);
             return;

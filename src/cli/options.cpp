@@ -30,34 +30,72 @@ void add_zero(CLI::App& command, std::string& zero) {
         ->capture_default_str();
 }
 
-void add_lens(CLI::App& command, Options& o) {
-    command
-        .add_option("--file-cache", o.file_cache,
-                    "Ask the page cache about file pages that are not mapped")
-        ->check(choices({"on", "off"}))
-        ->capture_default_str();
-    command
-        .add_option("--lens", o.lens,
-                    "How to look: exact reads the kernel's own memory, proc only /proc; auto takes "
-                    "exact where it can be had")
-        ->check(choices({"auto", "proc", "exact"}))
+void add_choice(CLI::App& command, const char* name, std::string& value, const char* meaning,
+                std::vector<std::string> words) {
+    command.add_option(name, value, meaning)
+        ->check(choices(std::move(words)))
         ->capture_default_str();
 }
 
-void add_jobs(CLI::App& command, Options& o, const std::string& meaning) {
+void add_lens(CLI::App& command, Options& o,
+              const char* meaning = "How to look: exact reads the kernel's own memory, proc only "
+                                    "/proc; auto takes exact where it can be had") {
+    add_choice(command, "--lens", o.lens, meaning, {"auto", "proc", "exact"});
+}
+
+void add_file_cache(CLI::App& command, Options& o) {
+    add_choice(command, "--file-cache", o.file_cache,
+               "Ask the page cache about file pages that are not mapped", {"on", "off"});
+}
+
+void add_smaps(CLI::App& command, Options& o, const char* meaning) {
+    add_choice(command, "--smaps", o.smaps, meaning, {"auto", "on", "off"});
+}
+
+void add_jobs(CLI::App& command, Options& o,
+              const char* meaning = "Threads that read; 0: one a processor, at most 8") {
     command.add_option("-j,--jobs", o.jobs, meaning)->type_name("N")->check(CLI::Range(0u, 64u));
 }
 
 void add_reading(CLI::App& command, Options& o) {
     add_zero(command, o.zero);
+    add_file_cache(command, o);
     add_lens(command, o);
-    command
-        .add_option("--smaps", o.smaps,
-                    "Read smaps (slower; VmFlags and Referenced of each mapping); auto: only "
-                    "where an answer needs it")
-        ->check(choices({"auto", "on", "off"}))
-        ->capture_default_str();
-    add_jobs(command, o, "Threads that read; 0: one a processor, at most 8");
+    add_smaps(command, o,
+              "Read smaps (slower; VmFlags and Referenced of each mapping); auto: only where an "
+              "answer needs it");
+    add_jobs(command, o);
+}
+
+void add_pid(CLI::App& command, Options& o) {
+    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
+        ->type_name("PID")
+        ->allow_extra_args(false);
+}
+
+void add_where(CLI::App& command, Options& o, const char* meaning) {
+    command.add_option("--where", o.where, meaning)->type_name("EXPR");
+}
+
+void add_addresses(CLI::App& command, Options& o) {
+    command.add_option("-a,--address", o.addresses, "Only these addresses; may be given again")
+        ->type_name("A-B|A+SIZE")
+        ->allow_extra_args(false);
+}
+
+std::vector<std::string> row_formats() { return {"table", "json", "ndjson", "csv"}; }
+
+void add_format(CLI::App& command, Options& o, std::vector<std::string> words = row_formats(),
+                const char* meaning = "Output format") {
+    add_choice(command, "--format", o.format, meaning, std::move(words));
+}
+
+void add_unit(CLI::App& command, Options& o) {
+    add_choice(command, "--unit", o.unit, "Unit of the tables' sizes", {"auto", "bytes", "pages"});
+}
+
+void add_top(CLI::App& command, Options& o, const char* meaning) {
+    command.add_option("--top", o.top, meaning)->type_name("N")->capture_default_str();
 }
 
 void add_common(CLI::App& command, Options& o) {
@@ -89,30 +127,18 @@ void add_inspect(CLI::App& app, Options& o) {
     auto& command = *app.add_subcommand("inspect", "Show what every page of a process is");
     command.add_option("TARGET", o.targets, "Process ids, 'self', or recordings")
         ->type_name("PID|self|RECORDING");
-    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
-        ->type_name("PID")
-        ->allow_extra_args(false);
+    add_pid(command, o);
     command.add_flag("--mappings", o.mappings, "List every mapping, in address order");
     command.add_flag("--ranges", o.ranges, "List every run of pages of one state and kind");
     command.add_flag("--pages", o.pages, "List every page with its attributes");
     command.add_flag("--map", o.map, "Draw the address space, one cell for N pages");
-    command
-        .add_option("--where", o.where,
-                    "Only pages for which EXPR holds, such as 'swapped or zero-filled', "
-                    "'name ~ \"*libc*\" and dirty'")
-        ->type_name("EXPR");
-    command.add_option("-a,--address", o.addresses, "Only these addresses; may be given again")
-        ->type_name("A-B|A+SIZE")
-        ->allow_extra_args(false);
-    command.add_option("--format", o.format, "Output format")
-        ->check(choices({"table", "json", "ndjson", "csv"}))
-        ->capture_default_str();
-    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
-        ->check(choices({"auto", "bytes", "pages"}))
-        ->capture_default_str();
-    command.add_option("--top", o.top, "Mappings in the summary, largest first")
-        ->type_name("N")
-        ->capture_default_str();
+    add_where(command, o,
+              "Only pages for which EXPR holds, such as 'swapped or zero-filled', "
+              "'name ~ \"*libc*\" and dirty'");
+    add_addresses(command, o);
+    add_format(command, o);
+    add_unit(command, o);
+    add_top(command, o, "Mappings in the summary, largest first");
     add_style(command, o);
     add_reading(command, o);
     add_common(command, o);
@@ -173,11 +199,9 @@ void add_scan(CLI::App& app, Options& o) {
         ->check(choices({"totals", "pages", "content"}))
         ->capture_default_str();
     add_zero(command, o.scan.zero);
-    command
-        .add_option("--where", o.where,
-                    "Only records for which EXPR holds, such as 'zero_filled_bytes > 64M or "
-                    "empty_tables > 1000'")
-        ->type_name("EXPR");
+    add_where(command, o,
+              "Only records for which EXPR holds, such as 'zero_filled_bytes > 64M or "
+              "empty_tables > 1000'");
     command
         .add_option("--per", o.scan.per,
                     "A record for each process (the default), mapping or range, or for all "
@@ -189,14 +213,12 @@ void add_scan(CLI::App& app, Options& o) {
         ->type_name("KEY");
     command.add_option("--top", o.scan.top, "Only the first N records; 0: all. Table: 20")
         ->type_name("N");
-    command.add_option("--format", o.format, "Output format; sqlite appends to the file of -o")
-        ->check(choices({"table", "json", "ndjson", "csv", "openmetrics", "sqlite"}))
-        ->capture_default_str();
-    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
-        ->check(choices({"auto", "bytes", "pages"}))
-        ->capture_default_str();
+    add_format(command, o, {"table", "json", "ndjson", "csv", "openmetrics", "sqlite"},
+               "Output format; sqlite appends to the file of -o");
+    add_unit(command, o);
     add_cost(command, o);
     add_style(command, o);
+    add_file_cache(command, o);
     add_lens(command, o);
     add_common(command, o);
 }
@@ -204,9 +226,7 @@ void add_scan(CLI::App& app, Options& o) {
 void add_record(CLI::App& app, Options& o) {
     auto& command = *app.add_subcommand("record", "Keep a picture that inspect reads later");
     command.add_option("TARGET", o.targets, "Process ids or 'self'")->type_name("PID|self");
-    command.add_option("-p,--pid", o.pids, "Process id; may be given again")
-        ->type_name("PID")
-        ->allow_extra_args(false);
+    add_pid(command, o);
     command.add_flag("--text", o.text, "Write plain text however large the recording gets");
     add_reading(command, o);
     add_common(command, o);
@@ -222,26 +242,13 @@ void add_diff(CLI::App& app, Options& o) {
         ->type_name("RECORDING|PID|self|FILE");
     command.add_flag("--mappings", o.mappings, "List every mapping that changed");
     command.add_flag("--ranges", o.ranges, "List every range of pages that changed");
-    command
-        .add_option("--where", o.where,
-                    "Only pages (of scans: records) for which EXPR holds in one picture or both")
-        ->type_name("EXPR");
-    command.add_option("--format", o.format, "Output format")
-        ->check(choices({"table", "json", "ndjson", "csv"}))
-        ->capture_default_str();
-    command.add_option("--unit", o.unit, "Unit of the tables' sizes")
-        ->check(choices({"auto", "bytes", "pages"}))
-        ->capture_default_str();
-    command
-        .add_option("--top", o.top, "Changes, mappings and processes in the tables, largest first")
-        ->type_name("N")
-        ->capture_default_str();
-    command.add_option("--lens", o.lens, "How to look at a process; see inspect")
-        ->check(choices({"auto", "proc", "exact"}))
-        ->capture_default_str();
-    command.add_option("-j,--jobs", o.jobs, "Threads that read; 0: one a processor, at most 8")
-        ->type_name("N")
-        ->check(CLI::Range(0u, 64u));
+    add_where(command, o,
+              "Only pages (of scans: records) for which EXPR holds in one picture or both");
+    add_format(command, o);
+    add_unit(command, o);
+    add_top(command, o, "Changes, mappings and processes in the tables, largest first");
+    add_lens(command, o, "How to look at a process; see inspect");
+    add_jobs(command, o);
     add_style(command, o);
     add_common(command, o);
 }
@@ -249,9 +256,7 @@ void add_diff(CLI::App& app, Options& o) {
 void add_doctor(CLI::App& app, Options& o) {
     auto& command = *app.add_subcommand(
         "doctor", "Show what this kernel and these privileges allow, and how to get more");
-    command.add_option("--format", o.format, "Output format")
-        ->check(choices({"table", "json"}))
-        ->capture_default_str();
+    add_format(command, o, {"table", "json"});
     add_style(command, o);
     add_common(command, o);
 }
