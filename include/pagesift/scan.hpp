@@ -98,6 +98,7 @@ std::optional<std::size_t> find_field(std::string_view name);
 
 /// Empty: unknown, or not asked for at that depth.
 using Value = std::variant<std::monostate, std::uint64_t, double, bool, std::string>;
+inline bool is_known(const Value& value) { return !std::holds_alternative<std::monostate>(value); }
 
 struct Record {
     Record();
@@ -106,6 +107,8 @@ struct Record {
     /// Both throw std::out_of_range where there is no such field.
     const Value& at(std::string_view field) const;
     void set(std::string_view field, Value value);
+    /// Empty: unknown, or no text. Throws as at() does.
+    std::string text_at(std::string_view field) const;
 };
 
 /// What smaps_rollup and status tell, which costs no look at pages.

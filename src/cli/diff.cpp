@@ -2,8 +2,6 @@
 #include "cli/diff_history.hpp"
 
 #include <fmt/format.h>
-#include <fstream>
-#include <sstream>
 
 namespace pagesift::cli {
 namespace {
@@ -11,12 +9,8 @@ namespace {
 using Sources = std::vector<std::unique_ptr<Source>>;
 
 Sources load(const std::string& path) {
-    std::ifstream file{path, std::ios::binary};
-    if (!file) throw Error{ErrorKind::bad_input, path, errno, "pagesift record makes a recording"};
-    std::ostringstream text;
-    text << file.rdbuf();
-    if (file.bad() || text.fail()) throw Error{ErrorKind::bad_input, path, errno ? errno : EISDIR};
-    return snapshot::load_recording(std::move(text).str(), path);
+    return snapshot::load_recording(read_whole_file(path, "pagesift record makes a recording"),
+                                    path);
 }
 
 std::vector<ProcessText> texts_of(const Sources& sources) {

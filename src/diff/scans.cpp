@@ -23,18 +23,13 @@ std::uint64_t number_of(const Record& record, std::string_view field) {
     return number != nullptr ? *number : 0;
 }
 
-std::string text_of(const Record& record, std::string_view field) {
-    const auto* text = std::get_if<std::string>(&record.at(field));
-    return text != nullptr ? *text : std::string{};
-}
-
 Key key_of(const Record& record, Per per) {
-    if (is_grouped(per)) return {0, 0, 0, text_of(record, scan::per_word(per)), {}};
+    if (is_grouped(per)) return {0, 0, 0, record.text_at(scan::per_word(per)), {}};
     const std::uint64_t pid = number_of(record, "pid");
     const std::uint64_t start_time = number_of(record, "start_time_ticks");
-    const std::string comm = start_time == 0 ? text_of(record, "comm") : std::string{};
+    const std::string comm = start_time == 0 ? record.text_at("comm") : std::string{};
     if (per == Per::process) return {pid, start_time, 0, comm, {}};
-    return {pid, start_time, number_of(record, "start"), comm, text_of(record, "name")};
+    return {pid, start_time, number_of(record, "start"), comm, record.text_at("name")};
 }
 
 bool same_machine(const ScanPicture& a, const ScanPicture& b) {
@@ -109,7 +104,7 @@ std::vector<bool> lacking(const ScanSide& side) {
     if (!lacks || !told) return fields;
     for (const Record& record : side.records)
         for (const std::size_t field : compared_fields())
-            if (std::holds_alternative<std::monostate>(record.values[field])) fields[field] = true;
+            if (!scan::is_known(record.values[field])) fields[field] = true;
     return fields;
 }
 
@@ -144,6 +139,19 @@ void explain_machines(ScanDiff& diff) {
                                 "processes are paired by pid and start time alone");
 }
 
+template <class Test> bool any_record(const ScanDiff& diff, Test&& test) {
+    for (const auto* pairs : {&diff.both, &diff.only_before, &diff.only_after})
+        for (const RecordPair& pair : *pairs)
+            if ((pair.before && test(*pair.before)) || (pair.after && test(*pair.after)))
+                return true;
+    return false;
+}
+
+bool is_part(const Record& record, std::string_view share) {
+    const auto* part = std::get_if<double>(&record.at(share));
+    return part != nullptr && *part < 1;
+}
+
 void explain_looks(ScanDiff& diff) {
     const scan::Summary &a = diff.before.summary, &b = diff.after.summary;
     if (a.depth != b.depth)
@@ -154,19 +162,17 @@ void explain_looks(ScanDiff& diff) {
         diff.notes.push_back(fmt::format("looked at with different lenses, {} and {}: what only "
                                          "one of them sees may look like a change",
                                          escape_text(a.lens), escape_text(b.lens)));
-    const auto sampled = [](const std::vector<RecordPair>& pairs) {
-        return std::any_of(pairs.begin(), pairs.end(), [](const RecordPair& pair) {
-            for (const auto* record : {&pair.before, &pair.after}) {
-                if (!*record) continue;
-                const auto* share = std::get_if<double>(&(*record)->at("sampled_share"));
-                if (share != nullptr && *share < 1) return true;
-            }
-            return false;
-        });
-    };
-    if (sampled(diff.both) || sampled(diff.only_before) || sampled(diff.only_after))
+    if (any_record(diff, [](const Record& one) { return is_part(one, "sampled_share"); }))
         diff.notes.emplace_back("contents of a sample were read: zero-filled memory is estimated, "
                                 "and small changes of it mean nothing");
+    // What was cut off lacks the rest, and is no estimate of it.
+    const auto is_estimate = [](const Record& one) {
+        return is_part(one, "looked_share") && one.at("complete") != scan::Value{false};
+    };
+    if (any_record(diff, is_estimate))
+        diff.notes.emplace_back("processes larger than --max-process-bytes were looked at in part: "
+                                "figures of pages are estimated, and small changes of them mean "
+                                "nothing");
 }
 
 void explain_missing(ScanDiff& diff, Picture picture) {

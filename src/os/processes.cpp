@@ -143,10 +143,8 @@ public:
         : root_(root), want_(want), users_(root), proc_(open_proc(root)) {}
 
     std::vector<ProcessEntry> read() {
-        const auto opened = root_.open("proc", O_RDONLY | O_DIRECTORY);
-        if (!opened.fd) throw Error{ErrorKind::failed, "proc", opened.error};
         std::vector<ProcessEntry> entries;
-        for_each_name(opened.fd.get(), [&](const std::string& name) {
+        for_each_name(proc_.get(), [&](const std::string& name) {
             if (const auto pid = to_number(name))
                 if (auto entry = read_process(*pid, name)) entries.push_back(std::move(*entry));
         });
@@ -157,7 +155,7 @@ public:
 
 private:
     static Fd open_proc(const Root& root) {
-        auto opened = root.open("proc", O_PATH | O_DIRECTORY);
+        auto opened = root.open("proc", O_RDONLY | O_DIRECTORY);
         if (!opened.fd) throw Error{ErrorKind::failed, "proc", opened.error};
         return std::move(opened.fd);
     }

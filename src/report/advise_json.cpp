@@ -145,19 +145,17 @@ void write_effect(JsonWriter& json, const Plan& plan, const Effect& effect) {
     write_reasons(json, "stayed", effect.stayed);
     json.key("stayed_ranges");
     json.begin_array();
-    for (const auto& one : effect.stayed) {
-        json.new_line();
-        json.begin_object();
-        write_range(json, one.range);
-        json.field("mapping", std::uint64_t{one.mapping});
-        json.key("reason");
-        json.word(advice::word_of(one.reason).name);
-        json.key("errno");
-        json.text_or_null(one.error != 0 ? errno_name(one.error) : "");
-        json.key("explanation");
-        json.text_or_null(one.error != 0 ? advice::explain(plan.action, one.error) : "");
-        json.end_object();
-    }
+    for (const auto& one : effect.stayed)
+        json.line([&] {
+            write_range(json, one.range);
+            json.field("mapping", std::uint64_t{one.mapping});
+            json.key("reason");
+            json.word(advice::word_of(one.reason).name);
+            json.key("errno");
+            json.text_or_null(one.error != 0 ? errno_name(one.error) : "");
+            json.key("explanation");
+            json.text_or_null(one.error != 0 ? advice::explain(plan.action, one.error) : "");
+        });
     json.end_array();
 }
 
@@ -191,28 +189,19 @@ void write_head(JsonWriter& json, const Plan& plan, const Effect* effect) {
 
 void write_process(JsonWriter& json, const Plan& plan, const Effect* effect) {
     write_head(json, plan, effect);
-    const auto list = [&](std::string_view name, std::size_t count, auto&& write) {
-        json.new_line();
-        json.key(name);
-        json.begin_array();
-        for (std::size_t i = 0; i < count; ++i) {
-            json.new_line();
-            json.begin_object();
-            write(i);
-            json.end_object();
-        }
-        json.end_array();
-    };
     write_totals(json, plan);
-    list("mappings", plan.mappings.size(),
-         [&](std::size_t i) { write_place(json, plan.mappings[i]); });
-    list("ranges", plan.ranges.size(),
-         [&](std::size_t i) { write_planned(json, plan, i, effect); });
-    list("skipped", plan.skipped.size(), [&](std::size_t i) {
-        write_range(json, plan.skipped[i].range);
-        json.field("mapping", std::uint64_t{plan.skipped[i].mapping});
-        json.key("reason");
-        json.word(advice::word_of(plan.skipped[i].reason).name);
+    json.lines("mappings", plan.mappings, write_place);
+    json.new_line();
+    json.key("ranges");
+    json.begin_array();
+    for (std::size_t i = 0; i < plan.ranges.size(); ++i)
+        json.line([&] { write_planned(json, plan, i, effect); });
+    json.end_array();
+    json.lines("skipped", plan.skipped, [](JsonWriter& line, const auto& one) {
+        write_range(line, one.range);
+        line.field("mapping", std::uint64_t{one.mapping});
+        line.key("reason");
+        line.word(advice::word_of(one.reason).name);
     });
     json.new_line();
     json.key("effect");
@@ -223,7 +212,7 @@ void write_process(JsonWriter& json, const Plan& plan, const Effect* effect) {
     } else {
         json.null();
     }
-    list("gaps", plan.gaps.size(), [&](std::size_t i) { write_gap(json, plan.gaps[i]); });
+    json.lines("gaps", plan.gaps, write_gap);
 }
 
 class AdviseJsonSink {
@@ -231,10 +220,7 @@ public:
     explicit AdviseJsonSink(std::ostream& out) : out_(out), json_(out_) { json_.begin_array(); }
 
     void process(const Plan& plan, const Effect* effect) {
-        json_.new_line();
-        json_.begin_object();
-        write_process(json_, plan, effect);
-        json_.end_object();
+        json_.line([&] { write_process(json_, plan, effect); });
         out_.flush();
     }
 
@@ -294,19 +280,12 @@ private:
     }
 
     template <class Write> void line(const Plan& plan, std::string_view record, Write&& write) {
-        JsonWriter json{out_};
-        json.begin_object();
-        json.key("schema");
-        json.word(advise_schema);
-        json.key("record");
-        json.word(record);
-        json.field("pid", std::uint64_t{plan.identity.pid});
-        json.key("action");
-        json.word(advice::info_of(plan.action).name);
-        write(json);
-        json.end_object();
-        out_.put('\n');
-        out_.flush_if_full();
+        write_line(out_, advise_schema, record, [&](JsonWriter& json) {
+            json.field("pid", std::uint64_t{plan.identity.pid});
+            json.key("action");
+            json.word(advice::info_of(plan.action).name);
+            write(json);
+        });
     }
 
     Output out_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Ages for programs: json, ndjson and csv.
 #include "report/cold_sinks.hpp"
+#include "report/csv_writer.hpp"
 #include "report/json_fields.hpp"
 #include "report/scan_sinks.hpp"
 
@@ -21,7 +22,6 @@ void write_time(JsonWriter& json, std::string_view key, double seconds) {
 }
 
 void write_who(JsonWriter& json, const Ages& ages) {
-    json.field("pid", std::uint64_t{ages.identity.pid});
     json.key("comm");
     json.text_or_null(ages.identity.comm);
     json.key("exe");
@@ -152,22 +152,21 @@ public:
         json_.begin_object();
         json_.key("schema");
         json_.word(cold_schema);
+        json_.field("pid", std::uint64_t{ages.identity.pid});
         write_who(json_, ages);
         json_.new_line();
         write_window(json_, ages);
-        list("mappings", ages.mappings,
-             [&](const cold::Place& place) { write_place(json_, place); });
+        json_.lines("mappings", ages.mappings, write_place);
         json_.new_line();
         json_.key("ranges");
         json_.begin_array();
     }
 
     void range(const Ages& ages, const Range& range) {
-        json_.new_line();
-        json_.begin_object();
-        write_range(json_, ages, range);
-        json_.field("mapping", std::uint64_t{range.mapping});
-        json_.end_object();
+        json_.line([&] {
+            write_range(json_, ages, range);
+            json_.field("mapping", std::uint64_t{range.mapping});
+        });
         out_.flush_if_full();
     }
 
@@ -175,13 +174,12 @@ public:
         json_.end_array();
         json_.new_line();
         write_sums(json_, ages);
-        list("histogram", ages.histogram,
-             [&](const cold::HistogramRow& row) { write_row(json_, row); });
+        json_.lines("histogram", ages.histogram, write_row);
         json_.new_line();
         json_.field("undecided_bytes", ages.undecided_bytes);
         json_.key("interrupted");
         json_.boolean(ages.interrupted);
-        list("gaps", ages.gaps, [&](const Gap& gap) { write_gap(json_, gap); });
+        json_.lines("gaps", ages.gaps, write_gap);
         json_.end_object();
         out_.flush();
         open_ = false;
@@ -202,20 +200,6 @@ private:
         json_.boolean(true);
         json_.end_object();
         open_ = false;
-    }
-
-    template <class Values, class Write>
-    void list(std::string_view name, const Values& values, Write&& write) {
-        json_.new_line();
-        json_.key(name);
-        json_.begin_array();
-        for (const auto& value : values) {
-            json_.new_line();
-            json_.begin_object();
-            write(value);
-            json_.end_object();
-        }
-        json_.end_array();
     }
 
     Output out_;
@@ -249,15 +233,7 @@ public:
         for (const Gap& gap : ages.gaps)
             line("gap", ages, [&](JsonWriter& json) { write_gap(json, gap); });
         line("process", ages, [&](JsonWriter& json) {
-            json.key("comm");
-            json.text_or_null(ages.identity.comm);
-            json.key("exe");
-            json.text_or_null(ages.identity.exe);
-            json.key("start_time_ticks");
-            json.number(ages.identity.start_time != 0 ? std::optional{ages.identity.start_time}
-                                                      : std::nullopt);
-            json.key("boot_id");
-            json.text_or_null(ages.identity.boot_id);
+            write_who(json, ages);
             write_window(json, ages);
             write_sums(json, ages);
             json.field("undecided_bytes", ages.undecided_bytes);
@@ -276,53 +252,45 @@ private:
     }
 
     template <class Write> void line(std::string_view record, const Ages& ages, Write&& write) {
-        JsonWriter json{out_};
-        json.begin_object();
-        json.key("schema");
-        json.word(cold_schema);
-        json.key("record");
-        json.word(record);
-        json.field("pid", std::uint64_t{ages.identity.pid});
-        write(json);
-        json.end_object();
-        out_.put('\n');
-        out_.flush_if_full();
+        write_line(out_, cold_schema, record, [&](JsonWriter& json) {
+            json.field("pid", std::uint64_t{ages.identity.pid});
+            write(json);
+        });
     }
 
     Output out_;
 };
 
-/// One row a range, as RFC 4180 describes it: a header, CRLF line ends, unknown as an empty field.
+/// One row a range.
 class ColdCsvSink {
 public:
-    explicit ColdCsvSink(std::ostream& out) : out_(out) {
-        out_.put("pid,comm,start,end,bytes,state,kind,activity,idle_seconds,source,grain,name\r\n");
+    explicit ColdCsvSink(std::ostream& out) : csv_(out) {
+        csv_.header("pid,comm,start,end,bytes,state,kind,activity,idle_seconds,source,grain,name");
     }
 
-    void begin(const Ages& ages) {
-        comm_.clear();
-        append_csv_text(comm_, ages.identity.comm);
-    }
+    void begin(const Ages&) {}
 
     void range(const Ages& ages, const Range& range) {
-        std::string row = fmt::format(
-            R"({},"{}",0x{:x},0x{:x},{},{},{},{},{},{},{},")", ages.identity.pid, comm_,
-            range.range.start.value, range.range.end.value, range.range.size().value,
-            word_of(range.state).name, kind_name(range.kind), word_of(range.activity).name,
-            range.idle_seconds ? seconds_text(*range.idle_seconds) : "", ages.source.name,
-            word_of(range.grain).name);
-        append_csv_text(row, ages.mappings[range.mapping].name);
-        row += "\"\r\n";
-        out_.put(row);
-        out_.flush_if_full();
+        csv_.number(std::uint64_t{ages.identity.pid});
+        csv_.text(ages.identity.comm);
+        csv_.address(range.range.start.value);
+        csv_.address(range.range.end.value);
+        csv_.number(range.range.size().value);
+        csv_.word(word_of(range.state).name);
+        csv_.word(kind_name(range.kind));
+        csv_.word(word_of(range.activity).name);
+        csv_.word(range.idle_seconds ? seconds_text(*range.idle_seconds) : "");
+        csv_.word(ages.source.name);
+        csv_.word(word_of(range.grain).name);
+        csv_.text(ages.mappings[range.mapping].name);
+        csv_.end_row();
     }
 
-    void end(const Ages&) { out_.flush(); }
-    void finish() { out_.flush(); }
+    void end(const Ages&) { csv_.flush(); }
+    void finish() { csv_.flush(); }
 
 private:
-    Output out_;
-    std::string comm_;
+    CsvWriter csv_;
 };
 
 } // namespace

@@ -34,6 +34,11 @@ struct Screen {
     }
 };
 
+/// "? source: reason, detail; would show it: remedy".
+std::string gap_text(const Gap& gap, std::string_view detail = {});
+/// The first few of such texts, all of them with --verbose.
+void render_gap_texts(const Screen& screen, std::span<const std::string> texts);
+
 enum class Align { left, right };
 
 class Columns {

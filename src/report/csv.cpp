@@ -1,26 +1,21 @@
 // SPDX-License-Identifier: MIT
 #include "pagesift/figures.hpp"
-#include "report/json_writer.hpp"
+#include "report/csv_writer.hpp"
 #include "report/sinks.hpp"
-
-#include <fmt/format.h>
-#include <ostream>
 
 namespace pagesift::report {
 namespace {
 
 enum class Table { mappings, ranges, pages };
 
-/// One table as RFC 4180 describes it: a header, CRLF line ends, unknown as an empty field. Foreign
-/// text is escaped as everywhere and always quoted; it is not changed beyond that, so a name that
-/// starts with '=' still does, and a spreadsheet should be told to import columns as text.
+/// One table.
 class CsvSink {
 public:
     CsvSink(std::ostream& out, const ReportOptions& options)
         : table_(options.pages    ? Table::pages
                  : options.ranges ? Table::ranges
                                   : Table::mappings),
-          out_(out) {}
+          csv_(out) {}
 
     void begin(const ProcessText& process, std::span<const Mapping> mappings) {
         pid_ = process.pid;
@@ -33,32 +28,32 @@ public:
     void run(const Run& run) {
         if (table_ != Table::ranges) return;
         start_row();
-        address(run.range.start.value);
-        address(run.range.end.value);
-        number(run.range.size().value / page_size_);
+        csv_.address(run.range.start.value);
+        csv_.address(run.range.end.value);
+        csv_.number(run.range.size().value / page_size_);
         page_class(run.state, run.kind, run.marker);
-        number(run.swap_type);
-        number(run.swap_offset);
+        csv_.number(run.swap_type);
+        csv_.number(run.swap_offset);
         for (std::size_t i = 0; i < attribute_count; ++i)
             tri(run.attribute(static_cast<Attribute>(i)));
-        text(mappings_[run.mapping].name);
-        end_row();
+        csv_.text(mappings_[run.mapping].name);
+        csv_.end_row();
     }
 
     void page(const Page& page) {
         if (table_ != Table::pages) return;
         start_row();
-        address(page.address.value);
+        csv_.address(page.address.value);
         page_class(page.cls.state, page.cls.kind, page.cls.marker);
-        number(page.swap_type);
-        number(page.swap_offset);
-        number(page.sharers);
-        number(page.folio_pages);
-        number(page.pfn);
+        csv_.number(page.swap_type);
+        csv_.number(page.swap_offset);
+        csv_.number(page.sharers);
+        csv_.number(page.folio_pages);
+        csv_.number(page.pfn);
         for (std::size_t i = 0; i < attribute_count; ++i)
             tri(page.cls.attribute(static_cast<Attribute>(i)));
-        text(mappings_[page.mapping].name);
-        end_row();
+        csv_.text(mappings_[page.mapping].name);
+        csv_.end_row();
     }
 
     void end(const Census& census) {
@@ -69,12 +64,12 @@ public:
             const KnownKinds known{census};
             for (const MappingCensus& m : census.mappings) mapping(m, known, census.host.page_size);
         }
-        out_.flush();
+        csv_.flush();
     }
 
     void finish() {
         write_header();
-        out_.flush();
+        csv_.flush();
     }
 
 private:
@@ -99,72 +94,45 @@ private:
         }
         if (table_ != Table::mappings)
             for (const Word& w : attribute_table()) line += fmt::format(",{}", w.field);
-        out_.put(line + ",name\r\n");
+        csv_.header(line + ",name");
     }
 
     void mapping(const MappingCensus& entry, const KnownKinds& known, std::uint64_t page_size) {
         const Mapping& m = entry.mapping;
         const Figures f = figures_of(entry.tally, page_size);
         start_row();
-        address(m.range.start.value);
-        address(m.range.end.value);
-        word(m.permissions());
-        number(m.offset);
-        word(backing_word(m.backing));
-        number(f.size);
-        number(f.resident);
-        for (const std::uint64_t bytes : f.states) number(bytes);
-        for (std::size_t i = 0; i < kind_count; ++i) number(known.bytes(f, static_cast<Kind>(i)));
-        for (std::size_t i = 1; i < marker_count; ++i) number(f.markers[i]);
-        text(m.name);
-        end_row();
+        csv_.address(m.range.start.value);
+        csv_.address(m.range.end.value);
+        csv_.word(m.permissions());
+        csv_.number(m.offset);
+        csv_.word(backing_word(m.backing));
+        csv_.number(f.size);
+        csv_.number(f.resident);
+        for (const std::uint64_t bytes : f.states) csv_.number(bytes);
+        for (std::size_t i = 0; i < kind_count; ++i)
+            csv_.number(known.bytes(f, static_cast<Kind>(i)));
+        for (std::size_t i = 1; i < marker_count; ++i) csv_.number(f.markers[i]);
+        csv_.text(m.name);
+        csv_.end_row();
     }
 
     void start_row() {
-        out_.number(pid_);
-        text(comm_);
-    }
-    void end_row() {
-        out_.put("\r\n");
-        out_.flush_if_full();
-    }
-    void address(std::uint64_t value) { out_.put(fmt::format(",0x{:x}", value)); }
-    void number(std::uint64_t value) {
-        out_.put(',');
-        out_.number(value);
-    }
-    template <class Number> void number(std::optional<Number> value) {
-        if (value)
-            number(std::uint64_t{*value});
-        else
-            out_.put(',');
-    }
-    void word(std::string_view own) {
-        out_.put(',');
-        out_.put(own);
+        csv_.number(std::uint64_t{pid_});
+        csv_.text(comm_);
     }
     void page_class(State state, Kind kind, Marker marker) {
-        word(word_of(state).name);
-        word(kind == Kind::not_present ? "" : word_of(kind).name);
-        word(word_of(marker).name);
+        csv_.word(word_of(state).name);
+        csv_.word(kind == Kind::not_present ? "" : word_of(kind).name);
+        csv_.word(word_of(marker).name);
     }
     void tri(std::optional<Tri> value) {
-        word(!value                   ? "mixed"
-             : *value == Tri::unknown ? ""
-             : *value == Tri::yes     ? "true"
-                                      : "false");
+        csv_.word(!value                   ? "mixed"
+                  : *value == Tri::unknown ? ""
+                  : *value == Tri::yes     ? "true"
+                                           : "false");
     }
-    void text(std::string_view foreign) {
-        out_.put(",\"");
-        for (const char c : escape_text(foreign)) {
-            if (c == '"') out_.put('"');
-            out_.put(c);
-        }
-        out_.put('"');
-    }
-
     Table table_;
-    Output out_;
+    CsvWriter csv_;
     bool header_done_ = false;
     std::uint32_t pid_ = 0;
     std::string comm_;

@@ -1,32 +1,31 @@
 // SPDX-License-Identifier: MIT
+#include "report/csv_writer.hpp"
 #include "report/diff_figures.hpp"
-#include "report/json_writer.hpp"
-
-#include <fmt/format.h>
 
 namespace pagesift::report {
 namespace {
 
 enum class Table { figures, mappings, ranges };
 
-/// One table, as RFC 4180 describes it: a header, CRLF line ends, unknown as an empty field.
+/// One table.
 class DiffCsvSink {
 public:
     DiffCsvSink(std::ostream& out, const ReportOptions& options)
         : table_(options.ranges     ? Table::ranges
                  : options.mappings ? Table::mappings
                                     : Table::figures),
-          out_(out) {
+          csv_(out) {
         switch (table_) {
         case Table::figures:
-            out_.put("pid,comm,section,name,to,unit,before,after,change,pages\r\n");
+            csv_.header("pid,comm,section,name,to,unit,before,after,change,pages");
             break;
         case Table::mappings:
-            out_.put("pid,comm,change,before_start,before_end,after_start,after_end,common_bytes,"
-                     "changed_bytes,present_change_bytes,swapped_change_bytes,name\r\n");
+            csv_.header(
+                "pid,comm,change,before_start,before_end,after_start,after_end,common_bytes,"
+                "changed_bytes,present_change_bytes,swapped_change_bytes,name");
             break;
         case Table::ranges:
-            out_.put("pid,comm,start,end,bytes,from_state,from_kind,to_state,to_kind,name\r\n");
+            csv_.header("pid,comm,start,end,bytes,from_state,from_kind,to_state,to_kind,name");
             break;
         }
     }
@@ -36,15 +35,15 @@ public:
     void range(const ChangedRange& changed) {
         if (table_ != Table::ranges) return;
         start_row();
-        address(changed.range.start.value);
-        address(changed.range.end.value);
-        number(changed.range.size().value);
-        word(state_word(changed.from));
-        word(kind_word(changed.from));
-        word(state_word(changed.to));
-        word(kind_word(changed.to));
-        text(changed.mapping->name);
-        end_row();
+        csv_.address(changed.range.start.value);
+        csv_.address(changed.range.end.value);
+        csv_.number(changed.range.size().value);
+        csv_.word(state_word(changed.from));
+        csv_.word(kind_word(changed.from));
+        csv_.word(state_word(changed.to));
+        csv_.word(kind_word(changed.to));
+        csv_.text(changed.mapping->name);
+        csv_.end_row();
     }
 
     void end(const ProcessDiff& diff) {
@@ -58,19 +57,19 @@ public:
         if (table_ == Table::mappings)
             for (const MappingPair& pair : diff.mappings)
                 if (has_changed(pair)) mapping(diff, pair);
-        out_.flush();
+        csv_.flush();
     }
 
     void only(const ProcessText& alone, Picture picture) {
         if (table_ != Table::figures) return;
         process(alone);
         start_row();
-        word(picture == Picture::before ? "only_before" : "only_after");
-        out_.put(",,,,,,");
-        end_row();
+        csv_.word(picture == Picture::before ? "only_before" : "only_after");
+        csv_.empty(7);
+        csv_.end_row();
     }
 
-    void finish() { out_.flush(); }
+    void finish() { csv_.flush(); }
 
 private:
     void process(const ProcessText& of) {
@@ -80,15 +79,15 @@ private:
 
     void figure(const Change& change) {
         start_row();
-        word(change.section);
-        word(change.name);
-        word("");
-        word(change.unit);
-        number(change.before);
-        number(change.after);
-        signed_number(change.delta());
-        word("");
-        end_row();
+        csv_.word(change.section);
+        csv_.word(change.name);
+        csv_.empty();
+        csv_.word(change.unit);
+        csv_.number(change.before);
+        csv_.number(change.after);
+        csv_.signed_number(change.delta());
+        csv_.empty();
+        csv_.end_row();
     }
 
     void fates(const ProcessDiff& diff, const Fates& fates, std::string_view section) {
@@ -103,62 +102,39 @@ private:
     void count(std::string_view section, std::string_view name, std::string_view to,
                std::optional<std::uint64_t> pages) {
         start_row();
-        word(section);
-        word(name);
-        word(to);
-        out_.put(",pages,,,");
-        number(pages);
-        end_row();
+        csv_.word(section);
+        csv_.word(name);
+        csv_.word(to);
+        csv_.word("pages");
+        csv_.empty(3);
+        csv_.number(pages);
+        csv_.end_row();
     }
 
     void mapping(const ProcessDiff& diff, const MappingPair& pair) {
         const auto changes = mapping_changes(diff, pair);
         start_row();
-        word(word_of(pair.change).field);
+        csv_.word(word_of(pair.change).field);
         for (const Picture picture : {Picture::before, Picture::after}) {
             const auto range = range_of(diff, pair, picture);
-            range ? address(range->start.value) : word("");
-            range ? address(range->end.value) : word("");
+            csv_.address(range ? std::optional{range->start.value} : std::nullopt);
+            csv_.address(range ? std::optional{range->end.value} : std::nullopt);
         }
-        number(pair.common_bytes);
-        number(changed_bytes(pair, diff.after.host.page_size));
-        signed_number(find(changes, "states", "present").delta());
-        signed_number(swapped_delta(changes));
-        text(mapping_of(diff, pair).name);
-        end_row();
+        csv_.number(pair.common_bytes);
+        csv_.number(changed_bytes(pair, diff.after.host.page_size));
+        csv_.signed_number(find(changes, "states", "present").delta());
+        csv_.signed_number(swapped_delta(changes));
+        csv_.text(mapping_of(diff, pair).name);
+        csv_.end_row();
     }
 
     void start_row() {
-        out_.number(pid_);
-        text(comm_);
-    }
-    void end_row() {
-        out_.put("\r\n");
-        out_.flush_if_full();
-    }
-    void address(std::uint64_t value) { out_.put(fmt::format(",0x{:x}", value)); }
-    void number(std::optional<std::uint64_t> value) {
-        out_.put(',');
-        if (value) out_.number(*value);
-    }
-    void signed_number(std::optional<std::int64_t> value) {
-        out_.put(value ? fmt::format(",{}", *value) : ",");
-    }
-    void word(std::string_view own) {
-        out_.put(',');
-        out_.put(own);
-    }
-    void text(std::string_view foreign) {
-        out_.put(",\"");
-        for (const char c : escape_text(foreign)) {
-            if (c == '"') out_.put('"');
-            out_.put(c);
-        }
-        out_.put('"');
+        csv_.number(std::uint64_t{pid_});
+        csv_.text(comm_);
     }
 
     Table table_;
-    Output out_;
+    CsvWriter csv_;
     std::uint32_t pid_ = 0;
     std::string comm_;
 };

@@ -7,14 +7,6 @@
 namespace pagesift::report {
 namespace {
 
-void write_signed(JsonWriter& json, std::string_view key, std::optional<std::int64_t> value) {
-    json.key(key);
-    if (value)
-        json.number(*value);
-    else
-        json.null();
-}
-
 void write_change(JsonWriter& json, const Change& change) {
     json.key("section");
     json.word(change.section);
@@ -24,7 +16,7 @@ void write_change(JsonWriter& json, const Change& change) {
     json.word(change.unit);
     json.field("before", change.before);
     json.field("after", change.after);
-    write_signed(json, "change", change.delta());
+    json.field("change", change.delta());
 }
 
 void write_sighting(JsonWriter& json, const std::string& key, const Sighting& seen) {
@@ -61,44 +53,25 @@ void write_range(JsonWriter& json, const ChangedRange& changed) {
 }
 
 void write_pair(JsonWriter& json, const ProcessDiff& diff, const MappingPair& pair) {
-    const auto address = [&](std::string_view key, std::optional<std::uint64_t> value) {
-        json.key(key);
-        if (value)
-            json.address(*value);
-        else
-            json.null();
-    };
     json.key("change");
     json.word(word_of(pair.change).name);
-    const auto before = range_of(diff, pair, Picture::before);
-    const auto after = range_of(diff, pair, Picture::after);
-    const auto value = [](Address a) { return a.value; };
-    address("before_start", before ? std::optional{value(before->start)} : std::nullopt);
-    address("before_end", before ? std::optional{value(before->end)} : std::nullopt);
-    address("after_start", after ? std::optional{value(after->start)} : std::nullopt);
-    address("after_end", after ? std::optional{value(after->end)} : std::nullopt);
+    for (const Picture picture : {Picture::before, Picture::after}) {
+        const auto range = range_of(diff, pair, picture);
+        const std::string name = picture == Picture::before ? "before" : "after";
+        json.key(name + "_start");
+        json.address(range ? std::optional{range->start.value} : std::nullopt);
+        json.key(name + "_end");
+        json.address(range ? std::optional{range->end.value} : std::nullopt);
+    }
     json.field("mappings_before", std::uint64_t{pair.before.size()});
     json.field("mappings_after", std::uint64_t{pair.after.size()});
     json.field("common_bytes", pair.common_bytes);
     json.key("name");
     json.text(mapping_of(diff, pair).name);
-    json.key("changes");
-    json.begin_array();
-    for (const Change& change : mapping_changes(diff, pair)) {
-        if (!change.changed()) continue;
-        json.begin_object();
-        write_change(json, change);
-        json.end_object();
-    }
-    json.end_array();
-    json.key("transitions");
-    json.begin_array();
-    for (const Transition& transition : pair.transitions) {
-        json.begin_object();
-        write_transition(json, transition);
-        json.end_object();
-    }
-    json.end_array();
+    auto changes = mapping_changes(diff, pair);
+    std::erase_if(changes, [](const Change& change) { return !change.changed(); });
+    json.list("changes", changes, write_change);
+    json.list("transitions", pair.transitions, write_transition);
 }
 
 void write_picture(JsonWriter& json, const Census& census) {
@@ -168,15 +141,14 @@ public:
     }
 
     void range(const ChangedRange& changed) {
-        if (options_.ranges) element([&] { write_range(json_, changed); });
+        if (options_.ranges) json_.line([&] { write_range(json_, changed); });
     }
 
     void end(const ProcessDiff& diff) {
         if (options_.ranges) json_.end_array();
         json_.new_line();
         write_process(json_, diff, names_);
-        list("changes", total_changes(diff),
-             [&](const Change& change) { write_change(json_, change); });
+        json_.lines("changes", total_changes(diff), write_change);
         json_.new_line();
         json_.key("fates");
         json_.begin_object();
@@ -187,16 +159,15 @@ public:
             json_.end_object();
         }
         json_.end_object();
-        list("transitions", diff.transitions,
-             [&](const Transition& transition) { write_transition(json_, transition); });
+        json_.lines("transitions", diff.transitions, write_transition);
         json_.new_line();
         json_.key("mappings");
         json_.begin_array();
         for (const MappingPair& pair : diff.mappings)
-            if (has_changed(pair)) element([&] { write_pair(json_, diff, pair); });
+            if (has_changed(pair)) json_.line([&] { write_pair(json_, diff, pair); });
         json_.end_array();
         json_.field("unchanged_mappings", unchanged(diff));
-        list("gaps", all_gaps(diff), [&](const PictureGap& gap) { write_picture_gap(json_, gap); });
+        json_.lines("gaps", all_gaps(diff), write_picture_gap);
         json_.end_object();
         out_.flush();
         open_ = false;
@@ -235,22 +206,6 @@ private:
         json_.boolean(true);
         json_.end_object();
         open_ = false;
-    }
-
-    template <class Write> void element(Write&& write) {
-        json_.new_line();
-        json_.begin_object();
-        write();
-        json_.end_object();
-    }
-
-    template <class Values, class Write>
-    void list(std::string_view name, const Values& values, Write&& write) {
-        json_.new_line();
-        json_.key(name);
-        json_.begin_array();
-        for (const auto& value : values) element([&] { write(value); });
-        json_.end_array();
     }
 
     ReportOptions options_;
@@ -309,17 +264,10 @@ public:
 
 private:
     template <class Write> void line(std::string_view record, Write&& write) {
-        JsonWriter json{out_};
-        json.begin_object();
-        json.key("schema");
-        json.word(diff_schema);
-        json.key("record");
-        json.word(record);
-        json.field("pid", std::uint64_t{pid_});
-        write(json);
-        json.end_object();
-        out_.put('\n');
-        out_.flush_if_full();
+        write_line(out_, diff_schema, record, [&](JsonWriter& json) {
+            json.field("pid", std::uint64_t{pid_});
+            write(json);
+        });
     }
 
     ReportOptions options_;

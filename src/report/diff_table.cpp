@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "report/diff_sections.hpp"
+#include "report/sections.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -178,26 +179,18 @@ private:
 };
 
 void render_gaps(const Screen& screen, const ProcessDiff& diff) {
-    constexpr std::size_t most = 6;
     std::vector<std::string> lines;
     for (const auto& [gap, picture] : all_gaps(diff)) {
         // The comparison says the same of contents, for both.
         const bool said = gap->source == "contents" && picture != "both" && !gap->range;
         if (said && !diff.gaps.empty()) continue;
-        std::string text =
-            fmt::format("? {}: {}", escape_text(gap->source), escape_text(gap->reason));
-        if (picture != "both") text += fmt::format(" ({})", picture);
-        if (!gap->remedy.empty()) text += "; would show it: " + escape_text(gap->remedy);
-        if (std::find(lines.begin(), lines.end(), text) == lines.end())
-            lines.push_back(std::move(text));
+        const std::string text =
+            gap_text(*gap, picture == "both" ? "" : fmt::format(" ({})", picture));
+        if (std::find(lines.begin(), lines.end(), text) == lines.end()) lines.push_back(text);
     }
     if (lines.empty()) return;
     screen.line();
-    for (std::size_t i = 0; i < lines.size(); ++i) {
-        if (i == most && !screen.options.verbose)
-            return screen.line(fmt::format("? {} more; --verbose shows all", lines.size() - most));
-        screen.wrapped(lines[i], 2);
-    }
+    render_gap_texts(screen, lines);
 }
 
 /// For people. Ranges and mappings, where asked for, take the place of the summary.
@@ -255,16 +248,6 @@ public:
     void finish() { out_.flush(); }
 
 private:
-    static void render_title(const Screen& screen, const ProcessText& process) {
-        const std::string comm = process.comm.empty() ? "?" : screen.foreign(process.comm, 32);
-        const std::string pid = fmt::format("pid {}", process.pid);
-        std::string line = screen.style.bold(comm) + "  " + pid;
-        const std::size_t used = display_width(comm) + pid.size() + 4;
-        if (!process.exe.empty() && screen.width() > used + 8)
-            line += "  " + screen.foreign(process.exe, screen.width() - used);
-        screen.line(line);
-    }
-
     void render_pictures(const Screen& screen, const ProcessDiff& diff) const {
         for (const bool after : {false, true}) {
             const Census& census = after ? diff.after : diff.before;

@@ -39,38 +39,38 @@ void write_host(JsonWriter& json, const HostFacts& host) {
         json.text(value);
     }
     json.end_object();
-    json.key("swaps");
-    json.begin_array();
-    for (const procfs::SwapArea& swap : host.swaps) {
-        json.begin_object();
-        json.key("name");
-        json.text(swap.name);
-        json.key("kind");
-        json.text(swap.kind);
-        json.field("size_bytes", swap.size_bytes);
-        json.field("used_bytes", swap.used_bytes);
-        json.field("priority", std::int64_t{swap.priority});
-        json.end_object();
-    }
-    json.end_array();
+    json.list("swaps", host.swaps, [](JsonWriter& one, const procfs::SwapArea& swap) {
+        one.key("name");
+        one.text(swap.name);
+        one.key("kind");
+        one.text(swap.kind);
+        one.field("size_bytes", swap.size_bytes);
+        one.field("used_bytes", swap.used_bytes);
+        one.field("priority", std::int64_t{swap.priority});
+    });
     json.end_object();
 }
 
-void write_checks(JsonWriter& json, std::span<const SelfCheck> checks) {
-    json.key("self_checks");
-    json.begin_array();
-    for (const SelfCheck& check : checks) {
-        json.new_line();
-        json.begin_object();
-        json.key("name");
-        json.text(check.name);
-        json.key("passed");
-        json.boolean(check.passed);
-        json.key("detail");
-        json.text_or_null(check.detail);
-        json.end_object();
-    }
-    json.end_array();
+void write_check(JsonWriter& json, const SelfCheck& check) {
+    json.key("name");
+    json.text(check.name);
+    json.key("passed");
+    json.boolean(check.passed);
+    json.key("detail");
+    json.text_or_null(check.detail);
+}
+
+void write_feature(JsonWriter& json, const Feature& feature) {
+    json.key("name");
+    json.text(feature.name);
+    json.key("works");
+    json.boolean(feature.works);
+    json.key("detail");
+    json.text_or_null(feature.detail);
+    json.key("unlocks");
+    json.text_or_null(feature.unlocks);
+    json.key("remedy");
+    json.text_or_null(feature.remedy);
 }
 
 void render_json(std::ostream& out, const HostFacts& host, std::span<const Feature> features,
@@ -82,27 +82,8 @@ void render_json(std::ostream& out, const HostFacts& host, std::span<const Featu
     json.word(doctor_schema);
     json.new_line();
     write_host(json, host);
-    json.new_line();
-    json.key("features");
-    json.begin_array();
-    for (const Feature& feature : features) {
-        json.new_line();
-        json.begin_object();
-        json.key("name");
-        json.text(feature.name);
-        json.key("works");
-        json.boolean(feature.works);
-        json.key("detail");
-        json.text_or_null(feature.detail);
-        json.key("unlocks");
-        json.text_or_null(feature.unlocks);
-        json.key("remedy");
-        json.text_or_null(feature.remedy);
-        json.end_object();
-    }
-    json.end_array();
-    json.new_line();
-    write_checks(json, checks);
+    json.lines("features", features, write_feature);
+    json.lines("self_checks", checks, write_check);
     json.end_object();
     output.put('\n');
     output.flush();

@@ -16,8 +16,8 @@ using scan::Unit;
 /// Where the clock ends, in the year 2262: what a damaged history says has to fit into it.
 constexpr double last_second = 9'223'372'036.0;
 
-std::optional<std::uint32_t> hexadecimal(std::string_view digits) {
-    std::uint32_t number = 0;
+template <class Number = std::uint32_t> std::optional<Number> hexadecimal(std::string_view digits) {
+    Number number = 0;
     const char* end = digits.data() + digits.size();
     const auto [stop, error] = std::from_chars(digits.data(), end, number, 16);
     if (error != std::errc{} || stop != end) return std::nullopt;
@@ -46,11 +46,11 @@ scan::Value value_of(const Statement& row, int column, Unit unit) {
     switch (unit) {
     case Unit::text: return unescape_text(row.text(column));
     case Unit::address: {
-        std::uint64_t address = 0;
         const std::string text = row.text(column);
-        if (text.starts_with("0x"))
-            std::from_chars(text.data() + 2, text.data() + text.size(), address, 16);
-        return address;
+        const auto address = text.starts_with("0x")
+                                 ? hexadecimal<std::uint64_t>(std::string_view{text}.substr(2))
+                                 : std::nullopt;
+        return address ? scan::Value{*address} : scan::Value{};
     }
     case Unit::seconds:
     case Unit::share: return row.real(column);

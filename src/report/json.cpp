@@ -44,12 +44,12 @@ public:
     void run(const Run& run) {
         if (!options_.ranges) return;
         JsonWriter& json = options_.pages ? ranges_json_ : json_;
-        element(json, [&] { write_run(json, run, mappings_[run.mapping], page_size_); });
+        json.line([&] { write_run(json, run, mappings_[run.mapping], page_size_); });
     }
 
     void page(const Page& page) {
         if (!options_.pages) return;
-        element(json_, [&] { write_page(json_, page, mappings_[page.mapping]); });
+        json_.line([&] { write_page(json_, page, mappings_[page.mapping]); });
     }
 
     void end(const Census& census) {
@@ -58,13 +58,14 @@ public:
         write_look(json_, census);
         write_totals(json_, census);
         write_ksm(json_, census);
-        list("savings", find_savings(census), write_saving);
+        json_.lines("savings", find_savings(census), write_saving);
         const KnownKinds known{census};
-        list("mappings", census.mappings, [&](JsonWriter& json, const MappingCensus& mapping) {
-            write_mapping(json, mapping, known, census.host.page_size);
-        });
-        list("slots", census.tables.slots, write_slot);
-        list("gaps", census.gaps, write_gap);
+        json_.lines("mappings", census.mappings,
+                    [&](JsonWriter& json, const MappingCensus& mapping) {
+                        write_mapping(json, mapping, known, census.host.page_size);
+                    });
+        json_.lines("slots", census.tables.slots, write_slot);
+        json_.lines("gaps", census.gaps, write_gap);
         json_.end_object();
         out_.flush();
         open_ = false;
@@ -100,21 +101,6 @@ private:
         json_.boolean(true);
         json_.end_object();
         open_ = false;
-    }
-
-    template <class Write> static void element(JsonWriter& json, Write&& write) {
-        json.new_line();
-        json.begin_object();
-        write();
-        json.end_object();
-    }
-
-    template <class Values, class Write>
-    void list(std::string_view name, const Values& values, Write&& write) {
-        json_.new_line();
-        open(name);
-        for (const auto& value : values) element(json_, [&] { write(json_, value); });
-        json_.end_array();
     }
 
     ReportOptions options_;
@@ -179,17 +165,10 @@ public:
 
 private:
     template <class Write> void line(std::string_view record, Write&& write) {
-        JsonWriter json{out_};
-        json.begin_object();
-        json.key("schema");
-        json.word(inspect_schema);
-        json.key("record");
-        json.word(record);
-        json.field("pid", std::uint64_t{pid_});
-        write(json);
-        json.end_object();
-        out_.put('\n');
-        out_.flush_if_full();
+        write_line(out_, inspect_schema, record, [&](JsonWriter& json) {
+            json.field("pid", std::uint64_t{pid_});
+            write(json);
+        });
     }
 
     ReportOptions options_;

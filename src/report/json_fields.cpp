@@ -268,10 +268,7 @@ void write_page(JsonWriter& json, const Page& page, const Mapping& mapping) {
     json.field("swap_offset", page.swap_offset);
     json.field("pfn", page.pfn);
     json.key("flags");
-    if (page.flags)
-        json.address(*page.flags);
-    else
-        json.null();
+    json.address(page.flags);
     json.key("name");
     json.text(mapping.name);
 }

@@ -86,6 +86,13 @@ void JsonWriter::number(std::optional<std::uint64_t> value) {
         null();
 }
 
+void JsonWriter::number(std::optional<std::int64_t> value) {
+    if (value)
+        number(*value);
+    else
+        null();
+}
+
 void JsonWriter::real(double value) {
     if (!std::isfinite(value)) return null();
     raw(fmt::format("{:.6g}", value));
@@ -102,6 +109,13 @@ void JsonWriter::address(std::uint64_t value) {
     out_->put("\"0x");
     out_->put({digits.data(), static_cast<std::size_t>(end - digits.data())});
     out_->put('"');
+}
+
+void JsonWriter::address(std::optional<std::uint64_t> value) {
+    if (value)
+        address(*value);
+    else
+        null();
 }
 
 void JsonWriter::text(std::string_view foreign) {

@@ -50,9 +50,11 @@ public:
     void number(std::uint64_t value);
     void number(std::int64_t value);
     void number(std::optional<std::uint64_t> value);
+    void number(std::optional<std::int64_t> value);
     void real(double value);
     void boolean(std::optional<bool> value);
     void address(std::uint64_t value); ///< "0x7f0000001000"
+    void address(std::optional<std::uint64_t> value);
     void text(std::string_view foreign);
     void text_or_null(std::string_view foreign);
     void word(std::string_view own); ///< a string that needs no escaping
@@ -61,6 +63,35 @@ public:
     template <class Value> void field(std::string_view name, Value value) {
         key(name);
         number(value);
+    }
+
+    /// "name": [{…}, {…}]: an object a value, with the members that write(*this, value) adds.
+    template <class Values, class Write>
+    void list(std::string_view name, const Values& values, Write&& write) {
+        key(name);
+        begin_array();
+        for (const auto& value : values) {
+            begin_object();
+            write(*this, value);
+            end_object();
+        }
+        end_array();
+    }
+    /// The same with each on a line of its own, and the name too.
+    template <class Values, class Write>
+    void lines(std::string_view name, const Values& values, Write&& write) {
+        new_line();
+        key(name);
+        begin_array();
+        for (const auto& value : values) line([&] { write(*this, value); });
+        end_array();
+    }
+    /// An object on a line of its own.
+    template <class Write> void line(Write&& write) {
+        new_line();
+        begin_object();
+        write();
+        end_object();
     }
 
 private:
@@ -82,5 +113,20 @@ private:
     bool comma_ = false;
     std::string scratch_;
 };
+
+/// A line of ndjson: an object that stands alone, with what write(json) adds behind what it is.
+template <class Write>
+void write_line(Output& out, std::string_view schema, std::string_view record, Write&& write) {
+    JsonWriter json{out};
+    json.begin_object();
+    json.key("schema");
+    json.word(schema);
+    json.key("record");
+    json.word(record);
+    write(json);
+    json.end_object();
+    out.put('\n');
+    out.flush_if_full();
+}
 
 } // namespace pagesift::report

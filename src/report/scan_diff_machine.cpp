@@ -12,50 +12,28 @@ namespace {
 void write_naming(JsonWriter& json, const scan::Record& record, scan::Per per) {
     for (const std::size_t field : naming_fields(per)) {
         json.key(scan::fields()[field].name);
-        const scan::Value& value = value_at(record, field);
-        const auto* number = std::get_if<std::uint64_t>(&value);
-        if (const auto* text = std::get_if<std::string>(&value))
-            json.text(*text);
-        else if (number != nullptr && is_address(field))
-            json.address(*number);
-        else if (number != nullptr)
-            json.number(*number);
-        else
-            json.null();
+        write_value(json, field, value_at(record, field));
     }
 }
 
 void write_changes(JsonWriter& json, const std::vector<FieldChange>& changes) {
-    json.key("changes");
-    json.begin_array();
-    for (const FieldChange& change : changes) {
+    json.list("changes", changes, [](JsonWriter& one, const FieldChange& change) {
         const scan::Field& field = scan::fields()[change.field];
-        json.begin_object();
-        json.key("field");
-        json.word(field.name);
-        json.key("unit");
-        json.word(scan::unit_word(field.unit));
-        json.field("before", change.before);
-        json.field("after", change.after);
-        json.key("change");
-        if (const auto delta = change.delta())
-            json.number(*delta);
-        else
-            json.null();
-        json.end_object();
-    }
-    json.end_array();
+        one.key("field");
+        one.word(field.name);
+        one.key("unit");
+        one.word(scan::unit_word(field.unit));
+        one.field("before", change.before);
+        one.field("after", change.after);
+        one.field("change", change.delta());
+    });
 }
 
 void write_pair(JsonWriter& json, const ScanDiff& diff, const RecordPair& pair) {
     json.key("only_in");
     only_in(pair).empty() ? json.null() : json.word(only_in(pair));
     write_naming(json, pair.newest(), diff.after.summary.per);
-    json.key("memory_change_bytes");
-    if (const auto change = pair.memory_change())
-        json.number(*change);
-    else
-        json.null();
+    json.field("memory_change_bytes", pair.memory_change());
     write_changes(json, told_changes(pair));
 }
 
@@ -113,28 +91,23 @@ std::uint64_t unchanged_records(const ScanDiff& diff) {
     return count;
 }
 
-void append_number(std::string& row, std::optional<std::uint64_t> value) {
-    row += ',';
-    if (value) row += fmt::format("{}", *value);
-}
-
-/// The cells that name a record, each behind a comma; all are empty for totals.
-std::string csv_names(const scan::Record* record) {
-    std::string cells;
-    for (const std::size_t field : naming_fields(scan::Per::mapping)) {
-        cells += ',';
-        if (record == nullptr) continue;
-        const scan::Value& value = value_at(*record, field);
-        if (const auto* number = std::get_if<std::uint64_t>(&value))
-            cells +=
-                is_address(field) ? fmt::format("0x{:x}", *number) : fmt::format("{}", *number);
-        if (const auto* text = std::get_if<std::string>(&value)) {
-            cells += '"';
-            append_csv_text(cells, *text);
-            cells += '"';
-        }
+/// A row a change; without a record, of totals.
+void write_rows(CsvWriter& csv, std::string_view section, const scan::Record* record,
+                std::string_view in, const std::vector<FieldChange>& changes) {
+    static const scan::Record nothing;
+    for (const FieldChange& change : changes) {
+        const scan::Field& field = scan::fields()[change.field];
+        csv.word(section);
+        for (const std::size_t name : naming_fields(scan::Per::mapping))
+            write_value(csv, name, value_at(record ? *record : nothing, name));
+        csv.word(in);
+        csv.word(field.name);
+        csv.word(scan::unit_word(field.unit));
+        csv.number(change.before);
+        csv.number(change.after);
+        csv.signed_number(change.delta());
+        csv.end_row();
     }
-    return cells;
 }
 
 } // namespace
@@ -158,10 +131,7 @@ void render_scan_diff_json(std::ostream& out, const ScanDiff& diff, const Pictur
     json.begin_array();
     for_each_pair(diff, [&](const RecordPair& pair) {
         if (!is_told(pair)) return;
-        json.new_line();
-        json.begin_object();
-        write_pair(json, diff, pair);
-        json.end_object();
+        json.line([&] { write_pair(json, diff, pair); });
         output.flush_if_full();
     });
     json.end_array();
@@ -175,16 +145,7 @@ void render_scan_diff_json(std::ostream& out, const ScanDiff& diff, const Pictur
 void render_scan_diff_ndjson(std::ostream& out, const ScanDiff& diff, const PictureNames& names) {
     Output output{out};
     const auto line = [&](std::string_view record, auto&& write) {
-        JsonWriter json{output};
-        json.begin_object();
-        json.key("schema");
-        json.word(diff_schema);
-        json.key("record");
-        json.word(record);
-        write(json);
-        json.end_object();
-        output.put('\n');
-        output.flush_if_full();
+        write_line(output, diff_schema, record, write);
     };
     for_each_pair(diff, [&](const RecordPair& pair) {
         if (is_told(pair))
@@ -199,30 +160,16 @@ void render_scan_diff_ndjson(std::ostream& out, const ScanDiff& diff, const Pict
 }
 
 void render_scan_diff_csv(std::ostream& out, const ScanDiff& diff) {
-    Output output{out};
+    CsvWriter csv{out};
     std::string header = "section";
     for (const std::size_t field : naming_fields(scan::Per::mapping))
         header += ',' + scan::fields()[field].name;
-    output.put(header + ",only_in,field,unit,before,after,change\r\n");
-    const auto rows = [&](std::string_view start, std::string_view in,
-                          const std::vector<FieldChange>& changes) {
-        for (const FieldChange& change : changes) {
-            const scan::Field& field = scan::fields()[change.field];
-            std::string row =
-                fmt::format("{},{},{},{}", start, in, field.name, scan::unit_word(field.unit));
-            append_number(row, change.before);
-            append_number(row, change.after);
-            row += ',';
-            if (const auto delta = change.delta()) row += fmt::format("{}", *delta);
-            output.put(row + "\r\n");
-            output.flush_if_full();
-        }
-    };
-    rows("totals" + csv_names(nullptr), "", diff.totals);
+    csv.header(header + ",only_in,field,unit,before,after,change");
+    write_rows(csv, "totals", nullptr, "", diff.totals);
     for_each_pair(diff, [&](const RecordPair& pair) {
-        rows("record" + csv_names(&pair.newest()), only_in(pair), told_changes(pair));
+        write_rows(csv, "record", &pair.newest(), only_in(pair), told_changes(pair));
     });
-    output.flush();
+    csv.flush();
 }
 
 } // namespace pagesift::report

@@ -10,39 +10,12 @@ namespace {
 using scan::Record;
 using scan::Summary;
 
-void write_value(JsonWriter& json, std::size_t field, const scan::Value& value) {
-    const auto* whole = std::get_if<std::uint64_t>(&value);
-    if (whole != nullptr && is_address(field))
-        json.address(*whole);
-    else if (whole != nullptr)
-        json.number(*whole);
-    else if (const auto* real = std::get_if<double>(&value))
-        json.real(*real);
-    else if (const auto* flag = std::get_if<bool>(&value))
-        json.boolean(*flag);
-    else if (const auto* text = std::get_if<std::string>(&value))
-        json.text(*text);
-    else
-        json.null();
-}
-
-void write_gaps(JsonWriter& json, const std::vector<Gap>& gaps) {
-    json.key("gaps");
-    json.begin_array();
-    for (const Gap& gap : gaps) {
-        json.begin_object();
-        write_gap(json, gap);
-        json.end_object();
-    }
-    json.end_array();
-}
-
 void write_record(JsonWriter& json, const Record& record, std::span<const std::size_t> columns) {
     for (const std::size_t i : columns) {
         json.key(scan::fields()[i].name);
         write_value(json, i, value_at(record, i));
     }
-    write_gaps(json, record.gaps);
+    json.list("gaps", record.gaps, write_gap);
 }
 
 void write_origin(JsonWriter& json, std::string_view host, std::string_view time) {
@@ -93,10 +66,7 @@ public:
     }
 
     void record(const Record& record) {
-        json_.new_line();
-        json_.begin_object();
-        write_record(json_, record, columns_);
-        json_.end_object();
+        json_.line([&] { write_record(json_, record, columns_); });
     }
 
     void end(const Summary& summary) {
@@ -113,7 +83,7 @@ public:
         write_summary(json_, summary);
         json_.end_object();
         json_.new_line();
-        write_gaps(json_, summary.gaps);
+        json_.list("gaps", summary.gaps, write_gap);
         json_.end_object();
         out_.flush();
     }
@@ -153,7 +123,7 @@ public:
         });
         line("scan", [&](JsonWriter& json) {
             write_summary(json, summary);
-            write_gaps(json, summary.gaps);
+            json.list("gaps", summary.gaps, write_gap);
         });
         out_.flush();
     }
@@ -162,17 +132,10 @@ public:
 
 private:
     template <class Write> void line(std::string_view what, Write&& write) {
-        JsonWriter json{out_};
-        json.begin_object();
-        json.key("schema");
-        json.word(scan_schema);
-        json.key("record");
-        json.word(what);
-        write_origin(json, host_, time_);
-        write(json);
-        json.end_object();
-        out_.put('\n');
-        out_.flush_if_full();
+        write_line(out_, scan_schema, what, [&](JsonWriter& json) {
+            write_origin(json, host_, time_);
+            write(json);
+        });
     }
 
     Output out_;

@@ -72,11 +72,6 @@ std::string_view unit_of(const scan::Field& field) {
                                                : "";
 }
 
-std::string text_at(const Record& record, std::string_view field) {
-    const auto* text = std::get_if<std::string>(&record.at(field));
-    return text == nullptr ? std::string{} : *text;
-}
-
 /// Unknown adds nothing, as in scan::Sum.
 void add_value(scan::Value& sum, const scan::Value& value) {
     if (auto* whole = std::get_if<std::uint64_t>(&sum)) {
@@ -105,7 +100,7 @@ public:
     }
 
     void record(const Record& record) {
-        Key key{0, text_at(record, per_ == scan::Per::cgroup ? "cgroup" : "comm")};
+        Key key{0, record.text_at(per_ == scan::Per::cgroup ? "cgroup" : "comm")};
         if (per_ == scan::Per::process)
             key.pid = static_cast<std::uint64_t>(number_in(record.at("pid")).value_or(0));
         // A group that is really called like the rest is part of it: series must differ.

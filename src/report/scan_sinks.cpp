@@ -47,11 +47,36 @@ std::optional<double> number_in(const scan::Value& value) {
     return std::nullopt;
 }
 
-void append_csv_text(std::string& out, std::string_view foreign) {
-    for (const char c : escape_text(foreign)) {
-        if (c == '"') out.push_back('"');
-        out.push_back(c);
-    }
+void write_value(JsonWriter& json, std::size_t field, const scan::Value& value) {
+    const auto* whole = std::get_if<std::uint64_t>(&value);
+    if (whole != nullptr && is_address(field))
+        json.address(*whole);
+    else if (whole != nullptr)
+        json.number(*whole);
+    else if (const auto* real = std::get_if<double>(&value))
+        json.real(*real);
+    else if (const auto* flag = std::get_if<bool>(&value))
+        json.boolean(*flag);
+    else if (const auto* text = std::get_if<std::string>(&value))
+        json.text(*text);
+    else
+        json.null();
+}
+
+void write_value(CsvWriter& csv, std::size_t field, const scan::Value& value) {
+    const auto* whole = std::get_if<std::uint64_t>(&value);
+    if (whole != nullptr && is_address(field))
+        csv.address(*whole);
+    else if (whole != nullptr)
+        csv.number(*whole);
+    else if (const auto* real = std::get_if<double>(&value))
+        csv.word(fmt::format("{:.6g}", *real));
+    else if (const auto* flag = std::get_if<bool>(&value))
+        csv.word(*flag ? "true" : "false");
+    else if (const auto* text = std::get_if<std::string>(&value))
+        csv.text(*text);
+    else
+        csv.empty();
 }
 
 void append_label_text(std::string& out, std::string_view foreign) {

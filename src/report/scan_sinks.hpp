@@ -3,6 +3,7 @@
 #pragma once
 
 #include "pagesift/report.hpp"
+#include "report/csv_writer.hpp"
 #include "report/json_writer.hpp"
 
 #include <memory>
@@ -41,8 +42,11 @@ inline bool is_address(std::size_t field) {
 /// The number in a value; empty: unknown, or text.
 std::optional<double> number_in(const scan::Value& value);
 
-/// Foreign text as the inside of a quoted field of csv, or of a label of OpenMetrics.
-void append_csv_text(std::string& out, std::string_view foreign);
+/// A value of @p field, addresses in hexadecimal; unknown is null, and an empty cell.
+void write_value(JsonWriter& json, std::size_t field, const scan::Value& value);
+void write_value(CsvWriter& csv, std::size_t field, const scan::Value& value);
+
+/// Foreign text as the inside of a label of OpenMetrics.
 void append_label_text(std::string& out, std::string_view foreign);
 
 } // namespace pagesift::report

@@ -15,7 +15,6 @@ using scan::Summary;
 
 /// Which columns there are is decided by this many records; what comes later must do with them.
 constexpr std::size_t deciding_records = 1000;
-constexpr std::size_t most_gaps = 6;
 
 /// What may be wasted, each with a column where there is any of it.
 struct Waste {
@@ -190,7 +189,7 @@ private:
     }
 
     std::string cell_text(std::size_t field, const scan::Value& value, std::size_t width) const {
-        if (std::holds_alternative<std::monostate>(value)) return "?";
+        if (!scan::is_known(value)) return "?";
         if (const auto* text = std::get_if<std::string>(&value)) {
             const bool path = field == last_;
             const Keep keep = path && per_ != Per::comm ? Keep::end : Keep::start;
@@ -259,18 +258,9 @@ private:
     }
 
     void render_gaps(const Summary& summary) {
-        for (std::size_t i = 0; i < summary.gaps.size(); ++i) {
-            if (i == most_gaps && !options_.verbose) {
-                screen_.line(
-                    fmt::format("? {} more; --verbose shows all", summary.gaps.size() - most_gaps));
-                return;
-            }
-            const Gap& gap = summary.gaps[i];
-            std::string text =
-                fmt::format("? {}: {}", escape_text(gap.source), escape_text(gap.reason));
-            if (!gap.remedy.empty()) text += "; would show it: " + escape_text(gap.remedy);
-            screen_.wrapped(text, 2);
-        }
+        std::vector<std::string> texts;
+        for (const Gap& gap : summary.gaps) texts.push_back(gap_text(gap));
+        render_gap_texts(screen_, texts);
     }
 
     ReportOptions options_;

@@ -335,7 +335,6 @@ void render_summary(const Screen& screen, const Census& census) {
 void render_footer(const Screen& screen, const Census& census) { render_gaps(screen, census.gaps); }
 
 void render_gaps(const Screen& screen, std::span<const Gap> gaps) {
-    constexpr std::size_t most = 6;
     std::vector<std::pair<const Gap*, std::size_t>> different;
     for (const Gap& gap : gaps) {
         const auto same = std::find_if(different.begin(), different.end(), [&](const auto& known) {
@@ -349,20 +348,15 @@ void render_gaps(const Screen& screen, std::span<const Gap> gaps) {
     }
     if (different.empty()) return;
     screen.line();
-    for (std::size_t i = 0; i < different.size(); ++i) {
-        if (i == most && !screen.options.verbose) {
-            screen.line(fmt::format("? {} more; --verbose shows all", different.size() - most));
-            break;
-        }
-        const auto& [gap, count] = different[i];
-        std::string text =
-            fmt::format("? {}: {}", escape_text(gap->source), escape_text(gap->reason));
-        if (count > 1) text += fmt::format(" ({} ranges)", count);
-        if (count == 1 && gap->range)
-            text += fmt::format(" ({:x}-{:x})", gap->range->start.value, gap->range->end.value);
-        if (!gap->remedy.empty()) text += "; would show it: " + escape_text(gap->remedy);
-        screen.wrapped(text, 2);
-    }
+    std::vector<std::string> texts;
+    texts.reserve(different.size());
+    for (const auto& [gap, count] : different)
+        texts.push_back(gap_text(
+            *gap, count > 1 ? fmt::format(" ({} ranges)", count)
+                  : gap->range
+                      ? fmt::format(" ({:x}-{:x})", gap->range->start.value, gap->range->end.value)
+                      : ""));
+    render_gap_texts(screen, texts);
 }
 
 } // namespace pagesift::report

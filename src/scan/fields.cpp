@@ -179,6 +179,11 @@ Record::Record() : values(fields().size()) {}
 
 const Value& Record::at(std::string_view field) const { return values[index_of(field)]; }
 
+std::string Record::text_at(std::string_view field) const {
+    const auto* text = std::get_if<std::string>(&at(field));
+    return text != nullptr ? *text : std::string{};
+}
+
 void Record::set(std::string_view field, Value value) {
     values[index_of(field)] = std::move(value);
 }

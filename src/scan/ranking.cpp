@@ -6,8 +6,6 @@
 namespace pagesift::scan {
 namespace {
 
-bool is_known(const Value& value) { return !std::holds_alternative<std::monostate>(value); }
-
 /// Who comes first where the key decides nothing, so that the order is always the same.
 bool comes_before(const Record& a, const Record& b) {
     static const std::size_t places[] = {*find_field("pid"), *find_field("start_time_ticks"),

@@ -15,8 +15,6 @@ using Number = std::optional<std::uint64_t>;
 Value value_of(const Number& number) { return number ? Value{*number} : Value{}; }
 Value value_of(const std::string& text) { return text.empty() ? Value{} : Value{text}; }
 
-bool is_known(const Value& value) { return !std::holds_alternative<std::monostate>(value); }
-
 /// Where the fields of each table of words begin; they are in the order of the table.
 struct Places {
     std::size_t states = *find_field(fmt::format("{}_bytes", state_table()[0].field));

@@ -9,8 +9,6 @@
 namespace pagesift::scan {
 namespace {
 
-bool is_known(const Value& value) { return !std::holds_alternative<std::monostate>(value); }
-
 /// A sum is not one process, even where there is only one in it.
 bool names_one_process(std::string_view field) {
     return field == "pid" || field == "parent_pid" || field == "start_time_ticks";

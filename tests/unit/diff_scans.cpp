@@ -247,6 +247,14 @@ TEST_CASE("diff: estimates are said to be estimates") {
     Record sampled = process(1, mib);
     sampled.set("sampled_share", 0.01);
     CHECK(says(compare_scans(side({process(1, mib)}), side({sampled})), "estimated"));
+    Record in_part = process(1, mib);
+    in_part.set("looked_share", 0.1);
+    for (const bool first : {true, false})
+        CHECK(says(compare_scans(side({first ? in_part : process(1, mib)}),
+                                 side({first ? process(1, mib) : in_part})),
+                   "looked at in part: figures of pages are estimated"));
+    in_part.set("complete", false); // cut off, which is no estimate
+    CHECK_FALSE(says(compare_scans(side({process(1, mib)}), side({in_part})), "estimated"));
 }
 
 TEST_CASE("diff: what is compared can be added up") {

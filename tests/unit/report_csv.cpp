@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "csv.hpp"
 #include "made_up_census.hpp"
 
 #include <doctest/doctest.h>
@@ -6,38 +7,10 @@
 using namespace pagesift;
 using namespace pagesift::report;
 using pagesift::test::MadeUpCensus;
+using pagesift::test::parse_csv;
 using pagesift::test::typical;
 
 namespace {
-
-/// RFC 4180.
-std::vector<std::vector<std::string>> parse_csv(const std::string& text) {
-    std::vector<std::vector<std::string>> rows{{""}};
-    bool quoted = false;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const char c = text[i];
-        if (quoted) {
-            if (c != '"')
-                rows.back().back() += c;
-            else if (i + 1 < text.size() && text[i + 1] == '"')
-                rows.back().back() += text[++i];
-            else
-                quoted = false;
-        } else if (c == '"') {
-            quoted = true;
-        } else if (c == ',') {
-            rows.back().emplace_back();
-        } else if (c == '\r' && i + 1 < text.size() && text[i + 1] == '\n') {
-            rows.push_back({""});
-            ++i;
-        } else {
-            rows.back().back() += c;
-        }
-    }
-    REQUIRE(rows.back() == std::vector<std::string>{""});
-    rows.pop_back();
-    return rows;
-}
 
 std::vector<std::vector<std::string>> table(const MadeUpCensus& census,
                                             ReportOptions options = {}) {

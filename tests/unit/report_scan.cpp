@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "csv.hpp"
 #include "made_up_census.hpp"
 #include "made_up_scan.hpp"
 
@@ -49,36 +50,6 @@ MadeUpScan with_gaps(scan::Per per) {
     scan.records[0].set("start", std::uint64_t{0x7f0000001000});
     scan.records[0].set("rss_bytes", {});
     return scan;
-}
-
-/// Rows of RFC 4180.
-std::vector<std::vector<std::string>> parse_csv(const std::string& text) {
-    std::vector<std::vector<std::string>> rows{{""}};
-    bool quoted = false;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const char c = text[i];
-        if (quoted) {
-            if (c != '"')
-                rows.back().back() += c;
-            else if (i + 1 < text.size() && text[i + 1] == '"')
-                rows.back().back() += text[++i];
-            else
-                quoted = false;
-        } else if (c == '"') {
-            quoted = true;
-        } else if (c == ',') {
-            rows.back().emplace_back();
-        } else if (c == '\r') {
-            REQUIRE(text.at(++i) == '\n');
-            rows.push_back({""});
-        } else {
-            REQUIRE(c != '\n');
-            rows.back().back() += c;
-        }
-    }
-    REQUIRE(rows.back() == std::vector<std::string>{""});
-    rows.pop_back();
-    return rows;
 }
 
 } // namespace

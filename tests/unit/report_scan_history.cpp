@@ -80,6 +80,26 @@ TEST_CASE("history: what was appended is read back, value by value") {
                           scan::fields()[f].name);
 }
 
+TEST_CASE("history: an address that is none is unknown") {
+    const Folder folder;
+    MadeUpScan scan = typical_scan();
+    scan.records[0].set("start", std::uint64_t{0x7f0000001000});
+    append(folder.file(), scan);
+    const auto start_when = [&](const std::string& text) {
+        Database{folder.file(), Database::Use::write, std::chrono::seconds{5}}.run(
+            "UPDATE record SET start = '" + text + "' WHERE start IS NOT NULL");
+        const History history{folder.file(), History::Use::read};
+        scan::Value start;
+        history.records(1, [&](const scan::Record& r) {
+            if (scan::is_known(r.at("start"))) start = r.at("start");
+        });
+        return start;
+    };
+    CHECK(start_when("0x7f0000002000") == scan::Value{std::uint64_t{0x7f0000002000}});
+    for (const char* text : {"", "0x", "7f00", "0x12g", "0xfffffffffffffffff", "-1"})
+        CHECK(start_when(text) == scan::Value{});
+}
+
 TEST_CASE("history: every escaped text comes back") {
     for (const std::string& text : {hostile_name, std::string{"\\x41"}, std::string{"\\u{41}"},
                                     std::string{"\\"}, std::string{"\xc2\x85\xe2\x80\x8b"}})
