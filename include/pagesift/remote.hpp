@@ -81,6 +81,10 @@ public:
     ///         patience (it may still have its effect, while every thread still stands)
     int advise(AddressRange range, int advice);
 
+    /// The same for many ranges, one after the other, which is quicker: 0 or an errno for each. One
+    /// that fails is passed over. The patience is for some sixteen of them together.
+    std::vector<int> advise(std::span<const AddressRange> ranges, int advice);
+
     /// Since the first thread was stopped: for work in slices.
     std::chrono::nanoseconds elapsed() const;
 

@@ -56,6 +56,12 @@ public:
           page_(static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))) {}
 
     void run() {
+        go();
+        flush();
+    }
+
+private:
+    void go() {
         if (!has_time()) return;
         if (request_.sole_writer)
             if (const auto writer = find_writer(root_, pid_, stopped_.threads()))
@@ -72,17 +78,59 @@ public:
         }
     }
 
-private:
-    bool has_time() const { return stopped_.elapsed() + leaving_ + next_step_ < request_.max_stop; }
+    bool has_time() const {
+        const auto calls = queue_.empty() ? Nanoseconds{} : flush_;
+        return stopped_.elapsed() + leaving_ + next_step_ + calls < request_.max_stop;
+    }
 
-    void add(AddressRange range, Outcome outcome, int error = 0) {
-        auto& parts = answer_.parts;
-        if (!parts.empty() && parts.back().range.end == range.start &&
-            parts.back().outcome == outcome && parts.back().error == error && range_ == last_)
-            parts.back().range.end = range.end;
+    // Calls are made together, because each trip of the child takes longer than a short call. What
+    // was proven stays true until then: nothing runs.
+
+    void add(AddressRange range, Outcome outcome) {
+        if (queue_.empty())
+            emit({range, outcome, 0}, range_);
         else
-            parts.push_back({range, outcome, error});
-        last_ = range_;
+            queue_.push_back({{range, outcome, 0}, range_});
+    }
+
+    void call(AddressRange range) {
+        queue_.push_back({{range, Outcome::advised, 0}, range_});
+        waiting_.push_back(range);
+        waiting_bytes_ += range.size().value;
+        const bool may_wait = request_.proof == Proof::empty ||
+                              (request_.proof == Proof::zero && waiting_bytes_ < bytes_a_flush);
+        if (!may_wait || waiting_.size() == calls_a_flush) flush();
+    }
+
+    void flush() {
+        if (queue_.empty()) return;
+        const auto begin = Clock::now();
+        const auto errors = stopped_.advise(waiting_, request_.advice);
+        answer_.calls += waiting_.size();
+        std::size_t next = 0;
+        for (Queued& queued : queue_) {
+            if (queued.part.outcome == Outcome::advised && errors[next++] != 0) {
+                queued.part.outcome = Outcome::refused;
+                queued.part.error = errors[next - 1];
+            }
+            emit(queued.part, queued.range);
+        }
+        queue_.clear();
+        waiting_.clear();
+        waiting_bytes_ = 0;
+        // The next one may take twice as long.
+        flush_ = (Clock::now() - begin) * 2;
+    }
+
+    void emit(const InsidePart& part, std::size_t range) {
+        auto& parts = answer_.parts;
+        if (!parts.empty() && parts.back().range.end == part.range.start &&
+            parts.back().outcome == part.outcome && parts.back().error == part.error &&
+            range == last_)
+            parts.back().range.end = part.range.end;
+        else
+            parts.push_back(part);
+        last_ = range;
     }
 
     /// The memory that is acted on is the witness'.
@@ -168,12 +216,6 @@ private:
         finish();
     }
 
-    void call(AddressRange range) {
-        const int error = stopped_.advise(range, request_.advice);
-        ++answer_.calls;
-        add(range, error == 0 ? Outcome::advised : Outcome::refused, error);
-    }
-
     // --- Zeros ---
 
     /// Entries, and contents of those pages that are in memory: others would be swapped in, or
@@ -232,6 +274,16 @@ private:
     std::uint64_t units_a_step_ = 1;
     Nanoseconds next_step_{};
     std::size_t range_ = 0, last_ = 0;
+    struct Queued {
+        InsidePart part; ///< advised: will be
+        std::size_t range;
+    };
+    static constexpr std::size_t calls_a_flush = 16;
+    static constexpr std::uint64_t bytes_a_flush = 256 << 10;
+    std::vector<Queued> queue_;
+    std::vector<AddressRange> waiting_; ///< calls of the queue
+    std::uint64_t waiting_bytes_ = 0;
+    Nanoseconds flush_{};
     std::vector<procfs::Mapping> mappings_;
     Fd page_map_;
     std::vector<std::uint64_t> entries_, words_;

@@ -76,7 +76,7 @@ DetourRoom::DetourRoom(const Root& root, pid_t thread)
     begin_ = align(file_end, 16);
     last_ = align(file_end, static_cast<std::uint64_t>(::getpagesize()));
     const auto errand = arch::make_errand().code;
-    list_ = last_ - list_length * sizeof(pid_t);
+    list_ = last_ - list_bytes;
     errand_ = (list_ - errand.size()) / 16 * 16;
     end_ = errand_;
     // It may be what a killed program has left, but nobody else's.
@@ -97,8 +97,8 @@ std::uint64_t DetourRoom::write_errand(const std::vector<std::uint8_t>& code) co
     return errand_;
 }
 
-std::uint64_t DetourRoom::write_list(std::span<const pid_t> threads) const {
-    if (!write_bytes(list_, threads.data(), threads.size_bytes()))
+std::uint64_t DetourRoom::write_list(std::span<const std::byte> list) const {
+    if (!write_bytes(list_, list.data(), list.size_bytes()))
         throw Error{ErrorKind::failed, "memory of the target", errno};
     return list_;
 }

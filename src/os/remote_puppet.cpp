@@ -39,9 +39,11 @@ std::int64_t Puppet::call(long number, const std::array<std::uint64_t, 4>& argum
 }
 
 std::pair<std::size_t, std::int64_t> Puppet::run_errand(std::uint64_t part, std::uint64_t first,
-                                                        std::uint64_t last) {
+                                                        std::uint64_t last,
+                                                        std::uint64_t argument) {
     if (errand_address_ == 0) errand_address_ = room_.write_errand(errand_.code);
-    tracer_.set_registers(pid_, arch::on_errand(base_, errand_address_ + part, first, last),
+    tracer_.set_registers(pid_,
+                          arch::on_errand(base_, errand_address_ + part, first, last, argument),
                           "sent on the errand");
     while (true) {
         tracer_.resume(pid_);
@@ -49,17 +51,17 @@ std::pair<std::size_t, std::int64_t> Puppet::run_errand(std::uint64_t part, std:
         const auto after = tracer_.registers(pid_);
         // Elsewhere it is a signal that has stopped it.
         if (arch::instruction(after) == errand_address_ + errand_.end)
-            return {(arch::errand_position(after) - first) / sizeof(pid_t), arch::result(after)};
+            return {arch::errand_position(after) - first, arch::result(after)};
     }
 }
 
 /// At most a list of threads: seizes them all, then waits for them all.
 void Puppet::hold(std::span<const pid_t> threads) {
-    const std::uint64_t first = room_.write_list(threads);
+    const std::uint64_t first = room_.write_list(std::as_bytes(threads));
     const std::uint64_t last = first + threads.size_bytes();
     for (std::size_t at = 0; at < threads.size(); ++at) {
         const auto [done, result] = run_errand(errand_.seize, first + at * sizeof(pid_t), last);
-        at += done;
+        at += done / sizeof(pid_t);
         if (at == threads.size()) break;
         const auto error = static_cast<int>(-result);
         if (error != ESRCH && !has_ended(root_, threads[at]))
@@ -95,9 +97,9 @@ bool Puppet::hold_new(std::uint32_t process) {
         const auto threads = list_threads(root_, process);
         for (const pid_t thread : threads)
             if (held_.insert(thread).second) fresh.push_back(thread);
-        for (std::size_t at = 0; at < fresh.size(); at += DetourRoom::list_length)
-            hold(
-                std::span{fresh}.subspan(at, std::min(DetourRoom::list_length, fresh.size() - at)));
+        static constexpr std::size_t most = DetourRoom::list_bytes / sizeof(pid_t);
+        for (std::size_t at = 0; at < fresh.size(); at += most)
+            hold(std::span{fresh}.subspan(at, std::min(most, fresh.size() - at)));
         found = found || !fresh.empty();
         // The list may be short; who is not in it is counted nevertheless.
         if (fresh.empty() && threads.size() >= count_threads(root_, process)) return found;
@@ -116,6 +118,24 @@ void Puppet::hold_all(std::uint32_t target, pid_t parent, Sharers& sharers) {
         for (const std::uint32_t process : sharers.look_again(target, pid_))
             found = hold_new(process) || found;
     }
+}
+
+std::vector<int> Puppet::advise(std::span<const AddressRange> ranges, int advice) {
+    static constexpr std::size_t most = DetourRoom::list_bytes / sizeof(std::uint64_t);
+    const auto page = static_cast<std::uint64_t>(::getpagesize());
+    std::vector<int> errors;
+    for (std::size_t at = 0; at < ranges.size(); at = errors.size()) {
+        std::vector<std::uint64_t> list;
+        for (const AddressRange& range : ranges.subspan(at, std::min(most, ranges.size() - at)))
+            list.push_back(range.start.value + range.size().value / page);
+        const auto bytes = std::as_bytes(std::span{list});
+        const std::uint64_t first = room_.write_list(bytes);
+        const auto [done, result] = run_errand(errand_.advise, first, first + bytes.size(),
+                                               static_cast<std::uint64_t>(advice));
+        errors.resize(at + done / sizeof(std::uint64_t), 0);
+        if (done < bytes.size()) errors.push_back(static_cast<int>(-result));
+    }
+    return errors;
 }
 
 void Puppet::end() {
@@ -161,6 +181,20 @@ int StoppedProcess::advise(AddressRange range, int advice) {
     const auto result = puppet_.call(SYS_madvise, {range.start.value, range.size().value,
                                                    static_cast<std::uint64_t>(advice), 0});
     return result < 0 ? static_cast<int>(-result) : 0;
+}
+
+std::vector<int> StoppedProcess::advise(std::span<const AddressRange> ranges, int advice) {
+    const auto page = static_cast<std::uint64_t>(::getpagesize());
+    const auto fits = [&](const AddressRange& range) {
+        return range.start.value % page == 0 && range.size().value % page == 0 &&
+               range.size().value / page < arch::errand_most_pages;
+    };
+    if (ranges.size() > 1 && std::all_of(ranges.begin(), ranges.end(), fits))
+        return puppet_.advise(ranges, advice);
+    std::vector<int> errors;
+    errors.reserve(ranges.size());
+    for (const AddressRange& range : ranges) errors.push_back(this->advise(range, advice));
+    return errors;
 }
 
 std::chrono::nanoseconds StoppedProcess::elapsed() const {

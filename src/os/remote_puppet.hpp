@@ -32,6 +32,10 @@ public:
     /// @throws Error denied: the child may not trace a thread; failed: one did not stop in time
     void hold_all(std::uint32_t target, pid_t parent, Sharers& sharers);
 
+    /// madvise(2) on one range after the other: 0 or an errno for each. No range is made of more
+    /// than arch::errand_most_pages - 1 pages.
+    std::vector<int> advise(std::span<const AddressRange> ranges, int advice);
+
     /// Ends the child. All that it held go on.
     void end();
 
@@ -45,9 +49,9 @@ public:
 private:
     bool hold_new(std::uint32_t process); ///< whether there were any
     void hold(std::span<const pid_t> threads);
-    /// One part of the errand: how far it came in the list, and result() there.
+    /// One part of the errand: how many bytes of the list it went through, and result() there.
     std::pair<std::size_t, std::int64_t> run_errand(std::uint64_t part, std::uint64_t first,
-                                                    std::uint64_t last);
+                                                    std::uint64_t last, std::uint64_t argument = 0);
 
     Tracer& tracer_;
     const Root& root_;
