@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include <utility>
 
 namespace pagesift::os {
 namespace {
@@ -58,6 +59,7 @@ public:
     void run() {
         go();
         flush();
+        finish_flight();
     }
 
 private:
@@ -79,15 +81,17 @@ private:
     }
 
     bool has_time() const {
-        const auto calls = queue_.empty() ? Nanoseconds{} : flush_;
-        return stopped_.elapsed() + leaving_ + next_step_ + calls < request_.max_stop;
+        const int calls = (flight_.empty() ? 0 : 1) + (queue_.empty() ? 0 : 1);
+        return stopped_.elapsed() + leaving_ + next_step_ + flight_time_ * calls <
+               request_.max_stop;
     }
 
-    // Calls are made together, because each trip of the child takes longer than a short call. What
-    // was proven stays true until then: nothing runs.
+    // Calls are made together, because each trip of the child takes longer than a short call, and
+    // while they are made what comes next is proven. What was proven stays true until its call:
+    // nothing else runs, and no call of a flight is about the same memory.
 
     void add(AddressRange range, Outcome outcome) {
-        if (queue_.empty())
+        if (queue_.empty() && flight_.empty())
             emit({range, outcome, 0}, range_);
         else
             queue_.push_back({{range, outcome, 0}, range_});
@@ -98,28 +102,43 @@ private:
         waiting_.push_back(range);
         waiting_bytes_ += range.size().value;
         const bool may_wait = request_.proof == Proof::empty ||
-                              (request_.proof == Proof::zero && waiting_bytes_ < bytes_a_flush);
-        if (!may_wait || waiting_.size() == calls_a_flush) flush();
+                              (request_.proof == Proof::zero && waiting_bytes_ < bytes_a_flight);
+        if (may_wait && waiting_.size() < stopped_.most_together()) return;
+        flush();
+        if (request_.proof == Proof::none) finish_flight();
     }
 
+    /// Sends what is queued on its way.
     void flush() {
-        if (queue_.empty()) return;
-        const auto begin = Clock::now();
-        const auto errors = stopped_.advise(waiting_, request_.advice);
-        answer_.calls += waiting_.size();
-        std::size_t next = 0;
-        for (Queued& queued : queue_) {
-            if (queued.part.outcome == Outcome::advised && errors[next++] != 0) {
-                queued.part.outcome = Outcome::refused;
-                queued.part.error = errors[next - 1];
+        finish_flight();
+        flight_.swap(queue_);
+        took_off_ = Clock::now();
+        const auto ranges = std::exchange(waiting_, {});
+        waiting_bytes_ = 0;
+        if (stopped_.begin_advice(ranges, request_.advice)) return;
+        std::vector<int> errors;
+        for (const AddressRange& range : ranges)
+            errors.push_back(stopped_.advise(range, request_.advice));
+        land(errors);
+    }
+
+    void finish_flight() {
+        if (!flight_.empty()) land(stopped_.finish_advice());
+    }
+
+    void land(const std::vector<int>& errors) {
+        // The next one may take twice as long.
+        flight_time_ = (Clock::now() - took_off_) * 2;
+        answer_.calls += errors.size();
+        auto error = errors.begin();
+        for (Queued& queued : flight_) {
+            if (queued.part.outcome == Outcome::advised && error != errors.end()) {
+                queued.part.error = *error++;
+                if (queued.part.error != 0) queued.part.outcome = Outcome::refused;
             }
             emit(queued.part, queued.range);
         }
-        queue_.clear();
-        waiting_.clear();
-        waiting_bytes_ = 0;
-        // The next one may take twice as long.
-        flush_ = (Clock::now() - begin) * 2;
+        flight_.clear();
     }
 
     void emit(const InsidePart& part, std::size_t range) {
@@ -278,12 +297,12 @@ private:
         InsidePart part; ///< advised: will be
         std::size_t range;
     };
-    static constexpr std::size_t calls_a_flush = 16;
-    static constexpr std::uint64_t bytes_a_flush = 256 << 10;
-    std::vector<Queued> queue_;
+    static constexpr std::uint64_t bytes_a_flight = 256 << 10;
+    std::vector<Queued> queue_, flight_;
     std::vector<AddressRange> waiting_; ///< calls of the queue
     std::uint64_t waiting_bytes_ = 0;
-    Nanoseconds flush_{};
+    Clock::time_point took_off_;
+    Nanoseconds flight_time_{};
     std::vector<procfs::Mapping> mappings_;
     Fd page_map_;
     std::vector<std::uint64_t> entries_, words_;

@@ -38,7 +38,7 @@ namespace pagesift::os {
 /// child needs may be written over by the next one, as the child does not live longer than we do.
 class DetourRoom {
 public:
-    static constexpr std::size_t list_bytes = 128;
+    static constexpr std::size_t least_list_bytes = 128, most_list_bytes = 256;
 
     /// @param thread of the target, traced and stopped
     /// @throws Error unsupported: no vdso of 64 bits, no room; denied: its memory cannot be written
@@ -54,7 +54,8 @@ public:
 
     /// Writes what the child needs. @return where it begins
     std::uint64_t write_errand(const std::vector<std::uint8_t>& code) const;
-    /// @param list of at most list_bytes. @return where it begins
+    std::size_t list_bytes() const { return last_ - list_; }
+    /// @param list of at most list_bytes(). @return where it begins
     std::uint64_t write_list(std::span<const std::byte> list) const;
 
     /// Puts the zeroes back that were there. No thread may be on the detour any more.

@@ -38,21 +38,30 @@ std::int64_t Puppet::call(long number, const std::array<std::uint64_t, 4>& argum
     }
 }
 
-std::pair<std::size_t, std::int64_t> Puppet::run_errand(std::uint64_t part, std::uint64_t first,
-                                                        std::uint64_t last,
-                                                        std::uint64_t argument) {
+void Puppet::begin_errand(std::uint64_t part, std::uint64_t first, std::uint64_t last,
+                          std::uint64_t argument) {
     if (errand_address_ == 0) errand_address_ = room_.write_errand(errand_.code);
     tracer_.set_registers(pid_,
                           arch::on_errand(base_, errand_address_ + part, first, last, argument),
                           "sent on the errand");
+    tracer_.resume(pid_);
+}
+
+std::pair<std::size_t, std::int64_t> Puppet::finish_errand(std::uint64_t first) {
     while (true) {
-        tracer_.resume(pid_);
         tracer_.wait(pid_);
         const auto after = tracer_.registers(pid_);
         // Elsewhere it is a signal that has stopped it.
         if (arch::instruction(after) == errand_address_ + errand_.end)
             return {arch::errand_position(after) - first, arch::result(after)};
+        tracer_.resume(pid_);
     }
+}
+
+std::pair<std::size_t, std::int64_t> Puppet::run_errand(std::uint64_t part, std::uint64_t first,
+                                                        std::uint64_t last) {
+    begin_errand(part, first, last);
+    return finish_errand(first);
 }
 
 /// At most a list of threads: seizes them all, then waits for them all.
@@ -97,7 +106,7 @@ bool Puppet::hold_new(std::uint32_t process) {
         const auto threads = list_threads(root_, process);
         for (const pid_t thread : threads)
             if (held_.insert(thread).second) fresh.push_back(thread);
-        static constexpr std::size_t most = DetourRoom::list_bytes / sizeof(pid_t);
+        const std::size_t most = room_.list_bytes() / sizeof(pid_t);
         for (std::size_t at = 0; at < fresh.size(); at += most)
             hold(std::span{fresh}.subspan(at, std::min(most, fresh.size() - at)));
         found = found || !fresh.empty();
@@ -120,21 +129,32 @@ void Puppet::hold_all(std::uint32_t target, pid_t parent, Sharers& sharers) {
     }
 }
 
-std::vector<int> Puppet::advise(std::span<const AddressRange> ranges, int advice) {
-    static constexpr std::size_t most = DetourRoom::list_bytes / sizeof(std::uint64_t);
+void Puppet::begin_advice(std::span<const AddressRange> ranges, int advice) {
     const auto page = static_cast<std::uint64_t>(::getpagesize());
+    advice_ = advice;
+    asked_.clear();
+    for (const AddressRange& range : ranges)
+        asked_.push_back(range.start.value + range.size().value / page);
+    if (!asked_.empty()) send_asked(0);
+}
+
+void Puppet::send_asked(std::size_t from) {
+    const auto bytes = std::as_bytes(std::span{asked_}.subspan(from));
+    list_ = room_.write_list(bytes);
+    begin_errand(errand_.advise, list_, list_ + bytes.size(), static_cast<std::uint64_t>(advice_));
+}
+
+std::vector<int> Puppet::finish_advice() {
     std::vector<int> errors;
-    for (std::size_t at = 0; at < ranges.size(); at = errors.size()) {
-        std::vector<std::uint64_t> list;
-        for (const AddressRange& range : ranges.subspan(at, std::min(most, ranges.size() - at)))
-            list.push_back(range.start.value + range.size().value / page);
-        const auto bytes = std::as_bytes(std::span{list});
-        const std::uint64_t first = room_.write_list(bytes);
-        const auto [done, result] = run_errand(errand_.advise, first, first + bytes.size(),
-                                               static_cast<std::uint64_t>(advice));
-        errors.resize(at + done / sizeof(std::uint64_t), 0);
-        if (done < bytes.size()) errors.push_back(static_cast<int>(-result));
+    while (errors.size() < asked_.size()) {
+        const auto [done, result] = finish_errand(list_);
+        errors.resize(errors.size() + done / sizeof(std::uint64_t), 0);
+        if (errors.size() == asked_.size()) break;
+        // One that was refused is passed over.
+        errors.push_back(static_cast<int>(-result));
+        if (errors.size() < asked_.size()) send_asked(errors.size());
     }
+    asked_.clear();
     return errors;
 }
 
@@ -183,19 +203,21 @@ int StoppedProcess::advise(AddressRange range, int advice) {
     return result < 0 ? static_cast<int>(-result) : 0;
 }
 
-std::vector<int> StoppedProcess::advise(std::span<const AddressRange> ranges, int advice) {
+bool StoppedProcess::begin_advice(std::span<const AddressRange> ranges, int advice) {
     const auto page = static_cast<std::uint64_t>(::getpagesize());
     const auto fits = [&](const AddressRange& range) {
         return range.start.value % page == 0 && range.size().value % page == 0 &&
                range.size().value / page < arch::errand_most_pages;
     };
-    if (ranges.size() > 1 && std::all_of(ranges.begin(), ranges.end(), fits))
-        return puppet_.advise(ranges, advice);
-    std::vector<int> errors;
-    errors.reserve(ranges.size());
-    for (const AddressRange& range : ranges) errors.push_back(this->advise(range, advice));
-    return errors;
+    if (ranges.size() > most_together() || !std::all_of(ranges.begin(), ranges.end(), fits))
+        return false;
+    puppet_.begin_advice(ranges, advice);
+    return true;
 }
+
+std::size_t StoppedProcess::most_together() const { return puppet_.most_together(); }
+
+std::vector<int> StoppedProcess::finish_advice() { return puppet_.finish_advice(); }
 
 std::chrono::nanoseconds StoppedProcess::elapsed() const {
     return Puppet::Clock::now() - puppet_.began();
