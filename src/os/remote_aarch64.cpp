@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <cstring>
+#include <unistd.h>
 
 // The detour. Every address is relative to the instruction, so the bytes run anywhere; no flags
 // change. The last jump takes x17, which needs no veneer: the thread goes home by `br`, so one

@@ -473,6 +473,25 @@ TEST_CASE("advise inside: zeros stay while io_uring is open, and with pinned pag
     });
 }
 
+TEST_CASE("advise inside: zeros stay while another process may be a monitor of their memory") {
+    if (!can_do("zero-drop")) return;
+    const int file = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC));
+    if (file < 0) return skip("userfaultfd is not allowed");
+    close(file);
+    // It may have got it from the target, by a socket.
+    const Child monitor([](const auto& ready) {
+        if (syscall(SYS_userfaultfd, O_CLOEXEC) < 0) _exit(1);
+        ready();
+    });
+    const Target target(slot, make_zeros);
+    const auto done = advise(on_inside(target, "zero-drop", {"--apply"}));
+    CHECK(done.outcome.exit_code == 1);
+    CHECK_MESSAGE(done.outcome.err.find("has a userfaultfd, which may be for its memory") !=
+                      std::string::npos,
+                  done.outcome.err);
+    CHECK(zeros_intact(target));
+}
+
 TEST_CASE("advise inside: zeros stay in mappings that are special") {
     if (!can_do("zero-drop")) return;
     check_left_alone("mlocked", [](auto at, auto bytes) { return mlock(pointer(at), bytes) == 0; });

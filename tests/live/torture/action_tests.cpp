@@ -32,10 +32,12 @@ std::vector<std::string> actions() {
     }};
     for (const char* action : {"pt-reclaim", "zero-drop", "merge", "unmerge"}) {
         const auto end = run_action(child.pid(), {.action = action, .max_stop = 0.5});
-        if (end.kind == ActionEnd::Kind::done)
+        if (end.kind == ActionEnd::Kind::done) {
             found.emplace_back(action);
-        else
-            skip(std::string{action} + ": " + end.reason);
+            continue;
+        }
+        const auto line = end.reason.substr(0, end.reason.find('\n'));
+        skip(line.substr(line.rfind(": ") + 2));
     }
     return found;
 }
@@ -52,7 +54,7 @@ public:
             // Others need the machine if this lasts long.
             if (full()) machine_->release();
         } catch (const zoo::Unavailable& reason) {
-            skip(std::string{"no KSM: "} + reason.what());
+            skip(reason.what());
         }
     }
 
