@@ -63,7 +63,7 @@ bool takes(const std::string& action);
 
 /// The arguments of an action on a target; with a limit for stops that fits slow machines.
 std::vector<std::string> on_inside(const Target& target, const char* action,
-                            const std::vector<std::string>& more = {});
+                                   const std::vector<std::string>& more = {});
 /// What a plan says about the remote call that it would take; empty: it can be applied.
 std::string remark_of(const Advised& planned);
 /// Skips where a plan says that it could not be applied on this kernel.
