@@ -81,6 +81,16 @@ public:
     ///         patience (it may still have its effect, while every thread still stands)
     int advise(AddressRange range, int advice);
 
+    /// Begins the same for up to most_together() ranges, one after the other. Until
+    /// finish_advice(), which must come, nothing of this may be called but is_empty() and
+    /// elapsed(). False, and nothing has begun: there are too many, or one is of 4096 pages or
+    /// more.
+    bool begin_advice(std::span<const AddressRange> ranges, int advice);
+    std::size_t most_together() const;
+    /// 0 or an errno for each; one that was refused is passed over. The patience is for all of them
+    /// together. @throws as advise()
+    std::vector<int> finish_advice();
+
     /// Since the first thread was stopped: for work in slices.
     std::chrono::nanoseconds elapsed() const;
 

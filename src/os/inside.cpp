@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include <utility>
 
 namespace pagesift::os {
 namespace {
@@ -56,6 +57,13 @@ public:
           page_(static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))) {}
 
     void run() {
+        go();
+        flush();
+        finish_flight();
+    }
+
+private:
+    void go() {
         if (!has_time()) return;
         if (request_.sole_writer)
             if (const auto writer = find_writer(root_, pid_, stopped_.threads()))
@@ -72,17 +80,76 @@ public:
         }
     }
 
-private:
-    bool has_time() const { return stopped_.elapsed() + leaving_ + next_step_ < request_.max_stop; }
+    bool has_time() const {
+        const int calls = (flight_.empty() ? 0 : 1) + (queue_.empty() ? 0 : 1);
+        return stopped_.elapsed() + leaving_ + next_step_ + flight_time_ * calls <
+               request_.max_stop;
+    }
 
-    void add(AddressRange range, Outcome outcome, int error = 0) {
-        auto& parts = answer_.parts;
-        if (!parts.empty() && parts.back().range.end == range.start &&
-            parts.back().outcome == outcome && parts.back().error == error && range_ == last_)
-            parts.back().range.end = range.end;
+    // Calls are made together, because each trip of the child takes longer than a short call, and
+    // while they are made what comes next is proven. What was proven stays true until its call:
+    // nothing else runs, and no call of a flight is about the same memory.
+
+    void add(AddressRange range, Outcome outcome) {
+        if (queue_.empty() && flight_.empty())
+            emit({range, outcome, 0}, range_);
         else
-            parts.push_back({range, outcome, error});
-        last_ = range_;
+            queue_.push_back({{range, outcome, 0}, range_});
+    }
+
+    void call(AddressRange range) {
+        queue_.push_back({{range, Outcome::advised, 0}, range_});
+        waiting_.push_back(range);
+        waiting_bytes_ += range.size().value;
+        const bool may_wait = request_.proof == Proof::empty ||
+                              (request_.proof == Proof::zero && waiting_bytes_ < bytes_a_flight);
+        if (may_wait && waiting_.size() < stopped_.most_together()) return;
+        flush();
+        if (request_.proof == Proof::none) finish_flight();
+    }
+
+    /// Sends what is queued on its way.
+    void flush() {
+        finish_flight();
+        flight_.swap(queue_);
+        took_off_ = Clock::now();
+        const auto ranges = std::exchange(waiting_, {});
+        waiting_bytes_ = 0;
+        if (stopped_.begin_advice(ranges, request_.advice)) return;
+        std::vector<int> errors;
+        for (const AddressRange& range : ranges)
+            errors.push_back(stopped_.advise(range, request_.advice));
+        land(errors);
+    }
+
+    void finish_flight() {
+        if (!flight_.empty()) land(stopped_.finish_advice());
+    }
+
+    void land(const std::vector<int>& errors) {
+        // The next one may take twice as long.
+        flight_time_ = (Clock::now() - took_off_) * 2;
+        answer_.calls += errors.size();
+        auto error = errors.begin();
+        for (Queued& queued : flight_) {
+            if (queued.part.outcome == Outcome::advised && error != errors.end()) {
+                queued.part.error = *error++;
+                if (queued.part.error != 0) queued.part.outcome = Outcome::refused;
+            }
+            emit(queued.part, queued.range);
+        }
+        flight_.clear();
+    }
+
+    void emit(const InsidePart& part, std::size_t range) {
+        auto& parts = answer_.parts;
+        if (!parts.empty() && parts.back().range.end == part.range.start &&
+            parts.back().outcome == part.outcome && parts.back().error == part.error &&
+            range == last_)
+            parts.back().range.end = part.range.end;
+        else
+            parts.push_back(part);
+        last_ = range;
     }
 
     /// The memory that is acted on is the witness'.
@@ -168,12 +235,6 @@ private:
         finish();
     }
 
-    void call(AddressRange range) {
-        const int error = stopped_.advise(range, request_.advice);
-        ++answer_.calls;
-        add(range, error == 0 ? Outcome::advised : Outcome::refused, error);
-    }
-
     // --- Zeros ---
 
     /// Entries, and contents of those pages that are in memory: others would be swapped in, or
@@ -232,6 +293,16 @@ private:
     std::uint64_t units_a_step_ = 1;
     Nanoseconds next_step_{};
     std::size_t range_ = 0, last_ = 0;
+    struct Queued {
+        InsidePart part; ///< advised: will be
+        std::size_t range;
+    };
+    static constexpr std::uint64_t bytes_a_flight = 256 << 10;
+    std::vector<Queued> queue_, flight_;
+    std::vector<AddressRange> waiting_; ///< calls of the queue
+    std::uint64_t waiting_bytes_ = 0;
+    Clock::time_point took_off_;
+    Nanoseconds flight_time_{};
     std::vector<procfs::Mapping> mappings_;
     Fd page_map_;
     std::vector<std::uint64_t> entries_, words_;

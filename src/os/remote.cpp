@@ -67,6 +67,7 @@ struct RemoteTarget::Files {
     StopReport stop(const std::function<void(StoppedProcess&)>& work, const StopOptions& options,
                     pid_t thread, Sharers& sharers) const;
     void wait_until_released(pid_t thread) const;
+    [[noreturn]] void rethrow(const std::exception_ptr& failure) const;
 };
 
 RemoteTarget::RemoteTarget(std::uint32_t pid, std::uint64_t start_time)
@@ -133,6 +134,28 @@ void RemoteTarget::Files::wait_until_released(pid_t thread) const {
     }
 }
 
+/// Of a target that has died the first thing that failed may be anything, and may have failed while
+/// it was still dying.
+void RemoteTarget::Files::rethrow(const std::exception_ptr& failure) const {
+    try {
+        std::rethrow_exception(failure);
+    } catch (const Error& error) {
+        const auto ended = [&] {
+            const auto threads = list_threads(root, pid);
+            return !is_process(root, pid, start_time) ||
+                   std::all_of(threads.begin(), threads.end(),
+                               [&](pid_t one) { return has_ended(root, one); });
+        };
+        const auto end = Tracer::Clock::now() + std::chrono::milliseconds{100};
+        bool over = ended();
+        for (Patience patience; !over && error.errnum() == ESRCH && Tracer::Clock::now() < end;
+             over = ended())
+            patience.pause();
+        if (over) throw Error{ErrorKind::gone, fmt::format("process {}", pid), ESRCH};
+        throw;
+    }
+}
+
 StopReport RemoteTarget::with_all_stopped(const std::function<void(StoppedProcess&)>& work,
                                           const StopOptions& options) {
     const Files& files = *files_;
@@ -165,7 +188,7 @@ StopReport RemoteTarget::with_all_stopped(const std::function<void(StoppedProces
     window.join();
     if (!failure) return report;
     files.wait_until_released(thread);
-    std::rethrow_exception(failure);
+    files.rethrow(failure);
 }
 
 } // namespace pagesift::os

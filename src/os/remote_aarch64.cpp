@@ -4,7 +4,9 @@
 
 #if defined(__aarch64__)
 
+#include <bit>
 #include <cstring>
+#include <unistd.h>
 
 // The detour. Every address is relative to the instruction, so the bytes run anywhere; no flags
 // change. The last jump takes x17, which needs no veneer: the thread goes home by `br`, so one
@@ -73,7 +75,7 @@ detour_end:
         .popsection
 )");
 
-// The errand. x19: the place in the list; x20: its end.
+// The errand. x19: the place in the list; x20: its end; x21: the argument; x22: bits of a page.
 asm(R"(
         .pushsection .rodata
         .balign 8
@@ -104,6 +106,19 @@ errand_wait:
         svc     #0
         add     x19, x19, #4
         b       errand_wait
+errand_advise:
+        cmp     x19, x20
+        b.eq    errand_trap
+        ldr     x0, [x19]                       // madvise(page, pages << bits, argument)
+        and     x1, x0, #0xfff
+        sub     x0, x0, x1
+        lsl     x1, x1, x22
+        mov     x2, x21
+        mov     x8, #233
+        svc     #0
+        cbnz    x0, errand_trap
+        add     x19, x19, #8
+        b       errand_advise
 errand_trap:
         brk     #0
 errand_end:
@@ -113,7 +128,8 @@ errand_end:
 extern "C" {
 extern const std::uint8_t detour_begin[], detour_masked[], detour_call[], detour_cloned[],
     detour_reaped[], detour_words[], detour_end[];
-extern const std::uint8_t errand_begin[], errand_seize[], errand_wait[], errand_end[];
+extern const std::uint8_t errand_begin[], errand_seize[], errand_wait[], errand_advise[],
+    errand_end[];
 }
 
 namespace pagesift::os::arch {
@@ -173,15 +189,19 @@ Errand make_errand() {
     errand.code.assign(errand_begin, errand_end);
     errand.seize = static_cast<std::uint64_t>(errand_seize - errand_begin);
     errand.wait = static_cast<std::uint64_t>(errand_wait - errand_begin);
+    errand.advise = static_cast<std::uint64_t>(errand_advise - errand_begin);
     errand.end = errand.code.size() - 4; // brk stays where it is
     return errand;
 }
 
-Registers on_errand(Registers base, std::uint64_t address, std::uint64_t first,
-                    std::uint64_t last) {
+Registers on_errand(Registers base, std::uint64_t address, std::uint64_t first, std::uint64_t last,
+                    std::uint64_t argument) {
     Registers registers = moved(base, address);
     registers.regs[19] = first;
     registers.regs[20] = last;
+    registers.regs[21] = argument;
+    registers.regs[22] =
+        static_cast<std::uint64_t>(std::countr_zero(static_cast<unsigned>(::getpagesize())));
     return registers;
 }
 

@@ -56,21 +56,24 @@ struct Detour {
 /// @param mask its signal mask
 Detour make_detour(const Registers& home, std::uint64_t mask);
 
-/// What the child does with many threads at once, in two parts that each go through a list of
-/// 32-bit thread numbers and end at a trap:
+/// What the child does many times at once, in parts that each go through a list and end at a trap.
+/// Two of the lists are of 32-bit thread numbers, the third is of ranges: the address of a page
+/// plus a number of pages, below errand_most_pages.
 ///
 ///     for (thread : list) if (ptrace(PTRACE_SEIZE, thread) || ptrace(PTRACE_INTERRUPT, thread))
 ///     trap; for (thread : list) wait4(thread, __WALL);    // until it stands still, or has ended
+///     trap; for (range : list) if (madvise(range, pages * page_size, argument)) trap;
 struct Errand {
     std::vector<std::uint8_t> code;
-    std::uint64_t seize = 0, wait = 0; ///< where the parts begin; all of these are offsets
-    std::uint64_t end = 0;             ///< where the trap leaves the instruction pointer
+    std::uint64_t seize = 0, wait = 0, advise = 0; ///< where the parts begin; all are offsets
+    std::uint64_t end = 0; ///< where the trap leaves the instruction pointer
 };
+inline constexpr std::uint64_t errand_most_pages = 0x1000; ///< pages are 4 KiB at least
 Errand make_errand();
 /// Registers with which the part at @p address goes through the list at [first, last).
-Registers on_errand(Registers base, std::uint64_t address, std::uint64_t first, std::uint64_t last);
-/// Where in the list it was when it came to the trap: the end, or the thread that result() is
-/// about.
+Registers on_errand(Registers base, std::uint64_t address, std::uint64_t first, std::uint64_t last,
+                    std::uint64_t argument);
+/// Where in the list it was when it came to the trap: the end, or what result() is about.
 std::uint64_t errand_position(const Registers& registers);
 
 /// Registers with which the instruction at @p address makes a system call.

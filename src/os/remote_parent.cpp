@@ -42,6 +42,9 @@ bool all_zero(const std::vector<std::uint8_t>& bytes) {
     return std::all_of(bytes.begin(), bytes.end(), [](std::uint8_t byte) { return byte == 0; });
 }
 
+/// Bytes behind a vdso.
+constexpr std::uint64_t ample_room = 1200;
+
 constexpr std::uint64_t align(std::uint64_t value, std::uint64_t to) {
     return (value + to - 1) / to * to;
 }
@@ -76,7 +79,9 @@ DetourRoom::DetourRoom(const Root& root, pid_t thread)
     begin_ = align(file_end, 16);
     last_ = align(file_end, static_cast<std::uint64_t>(::getpagesize()));
     const auto errand = arch::make_errand().code;
-    list_ = last_ - list_length * sizeof(pid_t);
+    // Several detours must have room beside it.
+    const bool ample = last_ - begin_ >= ample_room;
+    list_ = last_ - (ample ? most_list_bytes : least_list_bytes);
     errand_ = (list_ - errand.size()) / 16 * 16;
     end_ = errand_;
     // It may be what a killed program has left, but nobody else's.
@@ -97,8 +102,8 @@ std::uint64_t DetourRoom::write_errand(const std::vector<std::uint8_t>& code) co
     return errand_;
 }
 
-std::uint64_t DetourRoom::write_list(std::span<const pid_t> threads) const {
-    if (!write_bytes(list_, threads.data(), threads.size_bytes()))
+std::uint64_t DetourRoom::write_list(std::span<const std::byte> list) const {
+    if (!write_bytes(list_, list.data(), list.size_bytes()))
         throw Error{ErrorKind::failed, "memory of the target", errno};
     return list_;
 }

@@ -23,6 +23,7 @@
 #include "os/file.hpp"
 #include "os/remote_tracer.hpp"
 
+#include <cstddef>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,13 +32,13 @@ namespace pagesift::os {
 
 /// Unused bytes behind the target's vdso, and the target's memory as far as that is needed.
 ///
-///     | the vdso | detour | detour … |          | errand, list of threads | end of the page
+///     | the vdso | detour | detour … |          | errand, list            | end of the page
 ///
 /// A detour must stay as long as a thread may be on it, also when this program has died. What the
 /// child needs may be written over by the next one, as the child does not live longer than we do.
 class DetourRoom {
 public:
-    static constexpr std::size_t list_length = 32; ///< threads
+    static constexpr std::size_t least_list_bytes = 128, most_list_bytes = 256;
 
     /// @param thread of the target, traced and stopped
     /// @throws Error unsupported: no vdso of 64 bits, no room; denied: its memory cannot be written
@@ -53,8 +54,9 @@ public:
 
     /// Writes what the child needs. @return where it begins
     std::uint64_t write_errand(const std::vector<std::uint8_t>& code) const;
-    /// @param threads at most list_length. @return where the list begins
-    std::uint64_t write_list(std::span<const pid_t> threads) const;
+    std::size_t list_bytes() const { return last_ - list_; }
+    /// @param list of at most list_bytes(). @return where it begins
+    std::uint64_t write_list(std::span<const std::byte> list) const;
 
     /// Puts the zeroes back that were there. No thread may be on the detour any more.
     void clear() const;

@@ -38,28 +38,39 @@ std::int64_t Puppet::call(long number, const std::array<std::uint64_t, 4>& argum
     }
 }
 
-std::pair<std::size_t, std::int64_t> Puppet::run_errand(std::uint64_t part, std::uint64_t first,
-                                                        std::uint64_t last) {
+void Puppet::begin_errand(std::uint64_t part, std::uint64_t first, std::uint64_t last,
+                          std::uint64_t argument) {
     if (errand_address_ == 0) errand_address_ = room_.write_errand(errand_.code);
-    tracer_.set_registers(pid_, arch::on_errand(base_, errand_address_ + part, first, last),
+    tracer_.set_registers(pid_,
+                          arch::on_errand(base_, errand_address_ + part, first, last, argument),
                           "sent on the errand");
+    tracer_.resume(pid_);
+}
+
+std::pair<std::size_t, std::int64_t> Puppet::finish_errand(std::uint64_t first) {
     while (true) {
-        tracer_.resume(pid_);
         tracer_.wait(pid_);
         const auto after = tracer_.registers(pid_);
         // Elsewhere it is a signal that has stopped it.
         if (arch::instruction(after) == errand_address_ + errand_.end)
-            return {(arch::errand_position(after) - first) / sizeof(pid_t), arch::result(after)};
+            return {arch::errand_position(after) - first, arch::result(after)};
+        tracer_.resume(pid_);
     }
+}
+
+std::pair<std::size_t, std::int64_t> Puppet::run_errand(std::uint64_t part, std::uint64_t first,
+                                                        std::uint64_t last) {
+    begin_errand(part, first, last);
+    return finish_errand(first);
 }
 
 /// At most a list of threads: seizes them all, then waits for them all.
 void Puppet::hold(std::span<const pid_t> threads) {
-    const std::uint64_t first = room_.write_list(threads);
+    const std::uint64_t first = room_.write_list(std::as_bytes(threads));
     const std::uint64_t last = first + threads.size_bytes();
     for (std::size_t at = 0; at < threads.size(); ++at) {
         const auto [done, result] = run_errand(errand_.seize, first + at * sizeof(pid_t), last);
-        at += done;
+        at += done / sizeof(pid_t);
         if (at == threads.size()) break;
         const auto error = static_cast<int>(-result);
         if (error != ESRCH && !has_ended(root_, threads[at]))
@@ -95,9 +106,9 @@ bool Puppet::hold_new(std::uint32_t process) {
         const auto threads = list_threads(root_, process);
         for (const pid_t thread : threads)
             if (held_.insert(thread).second) fresh.push_back(thread);
-        for (std::size_t at = 0; at < fresh.size(); at += DetourRoom::list_length)
-            hold(
-                std::span{fresh}.subspan(at, std::min(DetourRoom::list_length, fresh.size() - at)));
+        const std::size_t most = room_.list_bytes() / sizeof(pid_t);
+        for (std::size_t at = 0; at < fresh.size(); at += most)
+            hold(std::span{fresh}.subspan(at, std::min(most, fresh.size() - at)));
         found = found || !fresh.empty();
         // The list may be short; who is not in it is counted nevertheless.
         if (fresh.empty() && threads.size() >= count_threads(root_, process)) return found;
@@ -116,6 +127,35 @@ void Puppet::hold_all(std::uint32_t target, pid_t parent, Sharers& sharers) {
         for (const std::uint32_t process : sharers.look_again(target, pid_))
             found = hold_new(process) || found;
     }
+}
+
+void Puppet::begin_advice(std::span<const AddressRange> ranges, int advice) {
+    const auto page = static_cast<std::uint64_t>(::getpagesize());
+    advice_ = advice;
+    asked_.clear();
+    for (const AddressRange& range : ranges)
+        asked_.push_back(range.start.value + range.size().value / page);
+    if (!asked_.empty()) send_asked(0);
+}
+
+void Puppet::send_asked(std::size_t from) {
+    const auto bytes = std::as_bytes(std::span{asked_}.subspan(from));
+    list_ = room_.write_list(bytes);
+    begin_errand(errand_.advise, list_, list_ + bytes.size(), static_cast<std::uint64_t>(advice_));
+}
+
+std::vector<int> Puppet::finish_advice() {
+    std::vector<int> errors;
+    while (errors.size() < asked_.size()) {
+        const auto [done, result] = finish_errand(list_);
+        errors.resize(errors.size() + done / sizeof(std::uint64_t), 0);
+        if (errors.size() == asked_.size()) break;
+        // One that was refused is passed over.
+        errors.push_back(static_cast<int>(-result));
+        if (errors.size() < asked_.size()) send_asked(errors.size());
+    }
+    asked_.clear();
+    return errors;
 }
 
 void Puppet::end() {
@@ -162,6 +202,22 @@ int StoppedProcess::advise(AddressRange range, int advice) {
                                                    static_cast<std::uint64_t>(advice), 0});
     return result < 0 ? static_cast<int>(-result) : 0;
 }
+
+bool StoppedProcess::begin_advice(std::span<const AddressRange> ranges, int advice) {
+    const auto page = static_cast<std::uint64_t>(::getpagesize());
+    const auto fits = [&](const AddressRange& range) {
+        return range.start.value % page == 0 && range.size().value % page == 0 &&
+               range.size().value / page < arch::errand_most_pages;
+    };
+    if (ranges.size() > most_together() || !std::all_of(ranges.begin(), ranges.end(), fits))
+        return false;
+    puppet_.begin_advice(ranges, advice);
+    return true;
+}
+
+std::size_t StoppedProcess::most_together() const { return puppet_.most_together(); }
+
+std::vector<int> StoppedProcess::finish_advice() { return puppet_.finish_advice(); }
 
 std::chrono::nanoseconds StoppedProcess::elapsed() const {
     return Puppet::Clock::now() - puppet_.began();

@@ -32,6 +32,12 @@ public:
     /// @throws Error denied: the child may not trace a thread; failed: one did not stop in time
     void hold_all(std::uint32_t target, pid_t parent, Sharers& sharers);
 
+    /// madvise(2) on one range after the other, which goes on until finish_advice(): 0 or an errno
+    /// for each. As many as the list takes, each of fewer than arch::errand_most_pages pages.
+    void begin_advice(std::span<const AddressRange> ranges, int advice);
+    std::vector<int> finish_advice();
+    std::size_t most_together() const { return room_.list_bytes() / sizeof(std::uint64_t); }
+
     /// Ends the child. All that it held go on.
     void end();
 
@@ -45,9 +51,13 @@ public:
 private:
     bool hold_new(std::uint32_t process); ///< whether there were any
     void hold(std::span<const pid_t> threads);
-    /// One part of the errand: how far it came in the list, and result() there.
+    /// One part of the errand: how many bytes of the list it went through, and result() there.
     std::pair<std::size_t, std::int64_t> run_errand(std::uint64_t part, std::uint64_t first,
                                                     std::uint64_t last);
+    void begin_errand(std::uint64_t part, std::uint64_t first, std::uint64_t last,
+                      std::uint64_t argument = 0);
+    std::pair<std::size_t, std::int64_t> finish_errand(std::uint64_t first);
+    void send_asked(std::size_t from);
 
     Tracer& tracer_;
     const Root& root_;
@@ -56,6 +66,9 @@ private:
     std::uint64_t call_address_;
     arch::Errand errand_;
     std::uint64_t errand_address_ = 0;
+    std::vector<std::uint64_t> asked_; ///< of begin_advice, as the errand has them
+    std::uint64_t list_ = 0;
+    int advice_ = 0;
     Clock::time_point began_;
     arch::Registers base_;
     std::set<pid_t> held_; ///< the parent among them

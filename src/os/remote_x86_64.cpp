@@ -75,7 +75,7 @@ detour_end:
         .popsection
 )");
 
-// The errand. r12: the place in the list; rbp: its end.
+// The errand. r12: the place in the list; rbp: its end; rbx: the argument.
 asm(R"(
         .pushsection .rodata
         .balign 8
@@ -109,6 +109,21 @@ errand_wait:
         syscall
         add     $4, %r12
         jmp     errand_wait
+errand_advise:
+        cmp     %rbp, %r12
+        je      errand_trap
+        mov     (%r12), %rdi                    # madvise(page, pages * 4096, argument)
+        mov     %rdi, %rsi
+        and     $0xfff, %esi
+        sub     %rsi, %rdi
+        shl     $12, %rsi
+        mov     %rbx, %rdx
+        mov     $28, %eax
+        syscall
+        test    %rax, %rax
+        jnz     errand_trap
+        add     $8, %r12
+        jmp     errand_advise
 errand_trap:
         int3
 errand_end:
@@ -118,7 +133,8 @@ errand_end:
 extern "C" {
 extern const std::uint8_t detour_begin[], detour_masked[], detour_call[], detour_cloned[],
     detour_reaped[], detour_words[], detour_end[];
-extern const std::uint8_t errand_begin[], errand_seize[], errand_wait[], errand_end[];
+extern const std::uint8_t errand_begin[], errand_seize[], errand_wait[], errand_advise[],
+    errand_end[];
 }
 
 namespace pagesift::os::arch {
@@ -195,15 +211,17 @@ Errand make_errand() {
     errand.code.assign(errand_begin, errand_end);
     errand.seize = static_cast<std::uint64_t>(errand_seize - errand_begin);
     errand.wait = static_cast<std::uint64_t>(errand_wait - errand_begin);
+    errand.advise = static_cast<std::uint64_t>(errand_advise - errand_begin);
     errand.end = errand.code.size();
     return errand;
 }
 
-Registers on_errand(Registers base, std::uint64_t address, std::uint64_t first,
-                    std::uint64_t last) {
+Registers on_errand(Registers base, std::uint64_t address, std::uint64_t first, std::uint64_t last,
+                    std::uint64_t argument) {
     Registers registers = moved(base, address);
     registers.r12 = first;
     registers.rbp = last;
+    registers.rbx = argument;
     return registers;
 }
 

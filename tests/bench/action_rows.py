@@ -15,6 +15,9 @@ COLD_WINDOW_SECONDS = 1
 COLD_BYTES_PER_PAGE = 16  # what the manual says that it keeps
 BASE_MEMORY_MIB = 32  # as for a look
 TABLES_FREED_LEAST = 0.95
+RECLAIM_LIMIT = 3.0
+STOP_LIMIT_SECONDS = 0.010  # --max-stop, as it is when nothing is said
+ZEROES_GIB_A_SECOND = 1.0
 PAGED_OUT_LEAST = 0.99  # some pages may be on no LRU list yet, which the kernel skips
 
 
@@ -202,6 +205,101 @@ class ActionRows:
         with open(answer, encoding="utf-8") as file:
             plan = json.load(file)[0]
         return plan["totals"]["expected_freed_bytes"], plan["effect"]["stops"]
+
+    # --- stops ---
+
+    def apply_inside(self, action, facts):
+        """One action from inside on the workload's memory: the run, and the answer's numbers."""
+        answer = os.path.join(self.scratch, "inside.json")
+        facts.touch()
+        sample = run_once([self.options.pagesift, "advise", action, "--apply", "--quiet",
+                           "-a", f"{facts['start']}-{facts['end']}", "--format", "json",
+                           "-o", answer, str(facts["pid"])])
+
+        def read():
+            with open(answer, encoding="utf-8") as file:
+                plan = json.load(file)[0]
+            effect = plan["effect"]
+            return {"planned": plan["totals"]["expected_freed_bytes"],
+                    "freed": effect["freed_bytes"], "stops": effect["stops"]}
+
+        said = in_child(read)
+        os.unlink(answer)
+        if not isinstance(said, dict):
+            raise Failed(f"{action}: {said}")
+        return sample, said
+
+    def judge_stops(self, name, facts, runs, peers=()):
+        """`runs`: of apply_inside. What is timed of ours is how long the process stood still."""
+        stopped = [said["stops"]["total_seconds"] for _, said in runs]
+        result = {"workload": name, "facts": dict(facts), "wrong": None, "bounds": [],
+                  "median_seconds": {"stopped, in all": statistics.median(stopped),
+                                     "whole process": statistics.median(s.wall for s, _ in runs)},
+                  "median_cpu_seconds": {"whole process": statistics.median(
+                      cpu(s) for s, _ in runs)},
+                  "samples": {"stopped": stopped}, "stops": [said["stops"] for _, said in runs],
+                  "peak_mib": max(s.peak_mib for s, _ in runs)}
+        if peers:
+            loops = [sample.loop_seconds for sample in peers]
+            result["median_seconds"]["bare calls"] = statistics.median(loops)
+            result["samples"]["bare calls"] = loops
+        # Another program on the machine stretches single stops.
+        longest = statistics.median(said["stops"]["longest_seconds"] for _, said in runs)
+        result["bounds"].append(Bound("", STOP_LIMIT_SECONDS).judge(
+            "longest stop of a run, median, seconds", longest))
+        return result
+
+    def measure_reclaim(self, workload, facts):
+        bare = [self.program("bare_reclaim"), str(facts["tables"])]
+        runs, peers, wrong = [], [], None
+        for number in range(max(2, self.options.rounds // 2 + 1)):
+            pair = []
+            for who in ("ours", "peer", "peer", "ours"):
+                if who == "peer":
+                    pair.append(run_once(bare))
+                    continue
+                before = page_table_bytes(facts["pid"])
+                sample, said = self.apply_inside("pt-reclaim", facts)
+                freed = page_table_bytes(facts["pid"])
+                pair.append((sample, said))
+                expected = facts["tables"] * facts["page_size"]
+                if said["planned"] != expected or said["freed"] != expected:
+                    wrong = (f"{said['planned']} bytes planned for, {said['freed']} freed, "
+                             f"{expected} were there")
+                elif number > 0 and freed > before + expected // 100:
+                    wrong = f"VmPTE is {freed} afterwards, and was {before}"
+            if number > 0:  # the first one warms up
+                runs += [pair[0], pair[3]]
+                peers += [pair[1], pair[2]]
+        result = self.judge_stops(f"{workload.name}, pt-reclaim", facts, runs, peers)
+        result["wrong"] = wrong
+        result["bounds"].append(Bound("", RECLAIM_LIMIT).judge(
+            # Both take milliseconds, of which another load makes tens at times: no ratio of rounds.
+            "stopped / bare calls", result["median_seconds"]["stopped, in all"] /
+            result["median_seconds"]["bare calls"]))
+        return result
+
+    def measure_zeroes(self, workload, facts):
+        runs, wrong = [], None
+        begin, end = int(facts["start"], 16), int(facts["end"], 16)
+        for number in range(max(2, self.options.rounds // 2 + 1)):
+            run = self.apply_inside("zero-drop", facts)
+            left = present_bytes(facts["pid"], begin, end)
+            if number > 0:
+                runs.append(run)
+            said = run[1]
+            if said["planned"] != facts["bytes"] or said["freed"] != said["planned"]:
+                wrong = (f"{said['planned']} bytes planned for, {said['freed']} freed, "
+                         f"{facts['bytes']} were there")
+            elif left != 0:
+                wrong = f"smaps has {left} bytes afterwards"
+        result = self.judge_stops(f"{workload.name}, zero-drop", facts, runs)
+        result["wrong"] = wrong
+        speed = statistics.median(said["freed"] / said["stops"]["total_seconds"] / 2**30
+                                  for _, said in runs)
+        result["bounds"].append(Bound("", ZEROES_GIB_A_SECOND, throughput=True).judge(
+            "GiB given back a second of stopped time", speed))
+        return result
 
     # --- cold ---
 

@@ -9,6 +9,7 @@
 // that whoever started this program can remove them after it was killed outright.
 
 #include "population.hpp"
+#include "region.hpp"
 #include "zram.hpp"
 
 #include <sys/mman.h>
@@ -30,8 +31,6 @@ struct Options {
     double scale = 1.0;
     std::string scratch;
 };
-
-using Facts = std::vector<std::pair<std::string, std::string>>;
 
 std::uint64_t scaled(std::uint64_t bytes, double scale, std::uint64_t unit) {
     const auto units = static_cast<std::uint64_t>(static_cast<double>(bytes / unit) * scale);
@@ -56,47 +55,10 @@ private:
     std::uint64_t state_ = 88172645463325252ULL;
 };
 
-class Region {
-public:
-    Region(std::uint64_t bytes, int flags) : bytes_(bytes) {
-        const int protection = PROT_READ | PROT_WRITE;
-        void* start = mmap(nullptr, bytes, protection, MAP_ANONYMOUS | flags, -1, 0);
-        if (start == MAP_FAILED) fail("mmap of " + std::to_string(bytes) + " bytes");
-        start_ = static_cast<std::byte*>(start);
-        // Every figure is about 4 KiB pages: machines with THP=always must not differ. EINVAL is
-        // what a kernel without transparent huge pages answers.
-        if (madvise(start, bytes, MADV_NOHUGEPAGE) != 0 && errno != EINVAL)
-            fail("madvise(MADV_NOHUGEPAGE)");
-    }
-    Region(const Region&) = delete;
-    Region& operator=(const Region&) = delete;
-    ~Region() { munmap(start_, bytes_); }
-
-    std::uint64_t bytes() const { return bytes_; }
-    std::uint64_t pages() const { return bytes_ / page_size; }
-    std::byte* at(std::uint64_t offset) const { return start_ + offset; }
-    std::uint64_t* page(std::uint64_t index) const {
-        return reinterpret_cast<std::uint64_t*>(start_ + index * page_size);
-    }
-
-    void add_facts(Facts& facts) const {
-        char text[64];
-        std::snprintf(text, sizeof text, "\"%#jx\"", reinterpret_cast<std::uintmax_t>(start_));
-        facts.emplace_back("start", text);
-        std::snprintf(text, sizeof text, "\"%#jx\"",
-                      reinterpret_cast<std::uintmax_t>(start_ + bytes_));
-        facts.emplace_back("end", text);
-        facts.emplace_back("bytes", std::to_string(bytes_));
-    }
-
-private:
-    std::byte* start_;
-    std::uint64_t bytes_;
-};
-
-// What every workload does once it is built: say so, then wait, and write to the pages of a region
-// whenever it is told to.
-using Ready = std::function<void(const Facts&, const Region* touched)>;
+// What every workload does once it is built: say so, then wait, and touch its memory whenever it is
+// told to.
+using Touch = std::function<void()>;
+using Ready = std::function<void(const Facts&, const Touch& touch)>;
 
 // A word that Noise leaves alone. What was written is no longer what swap has of the page.
 void touch(const Region& region) {
@@ -133,7 +95,7 @@ void build_dense8g(const Options& options, const Ready& ready) {
     Facts facts;
     region.add_facts(facts);
     facts.emplace_back("written_pages", std::to_string(region.pages()));
-    ready(facts, &region);
+    ready(facts, [&] { touch(region); });
 }
 
 // What is to be paged out, with a place to go to.
@@ -147,7 +109,7 @@ void build_cold1g(const Options& options, const Ready& ready) {
     region.add_facts(facts);
     facts.emplace_back("written_pages", std::to_string(region.pages()));
     facts.emplace_back("swap_path", "\"" + swap.path() + "\"");
-    ready(facts, &region);
+    ready(facts, [&] { touch(region); });
 }
 
 void build_sparse1t(const Options& options, const Ready& ready) {
@@ -219,6 +181,31 @@ void build_shared4g(const Options& options, const Ready& ready) {
     ready(facts, nullptr);
 }
 
+// Every second page-table slot holds one page, and each of the others a table without entries.
+void build_tables4000(const Options& options, const Ready& ready) {
+    const SlotPairs pairs(scaled(tables_wanted, options.scale, 1));
+    pairs.make();
+    Facts facts;
+    pairs.region().add_facts(facts);
+    facts.emplace_back("tables", std::to_string(pairs.count()));
+    ready(facts, [&] { pairs.make(); });
+}
+
+// Zeroes that were written, and are written again when it is touched.
+void build_zeroes1g(const Options& options, const Ready& ready) {
+    const Region region(scaled(gib, options.scale, 2 * mib), MAP_PRIVATE | MAP_NORESERVE);
+    const auto write = [&] {
+        for (std::uint64_t page = 0; page < region.pages(); ++page)
+            *static_cast<volatile std::uint64_t*>(region.page(page)) = 0;
+    };
+    write();
+    Facts facts;
+    region.add_facts(facts);
+    facts.emplace_back("written_pages", std::to_string(region.pages()));
+    facts.emplace_back("zero_pages", std::to_string(region.pages()));
+    ready(facts, write);
+}
+
 enum class Contents { zeroes, noise };
 
 template <Contents contents> void build_2g(const Options& options, const Ready& ready) {
@@ -267,6 +254,8 @@ constexpr Workload workloads[] = {
     {"shared4g", build_shared4g},
     {"noise2g", build_2g<Contents::noise>},
     {"zeroes2g", build_2g<Contents::zeroes>},
+    {"tables4000", build_tables4000},
+    {"zeroes1g", build_zeroes1g},
     {"processes1000", build_processes1000},
 };
 
@@ -297,13 +286,13 @@ void catch_signals() {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
 }
 
-void wait_for_end_of_input(const Region* touched) {
+void wait_for_end_of_input(const Touch& touch) {
     char byte = 0;
     while (stop_wanted == 0) {
         const ssize_t got = read(STDIN_FILENO, &byte, 1);
         if (got == 0 || (got < 0 && errno != EINTR)) return;
-        if (got < 0 || byte != '\n' || touched == nullptr) continue;
-        touch(*touched);
+        if (got < 0 || byte != '\n' || !touch) continue;
+        touch();
         std::puts("touched");
         std::fflush(stdout);
     }
@@ -327,16 +316,16 @@ int main(int argc, char** argv) {
     catch_signals();
     const auto started = std::chrono::steady_clock::now();
     try {
-        chosen->build(*options, [&](const Facts& facts, const Region* touched) {
+        chosen->build(*options, [&](const Facts& facts, const Touch& touch) {
             const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started;
             std::printf("{\"name\":\"%s\",\"pid\":%d,\"page_size\":%ju,\"build_seconds\":%.2f",
                         options->name.c_str(), getpid(), static_cast<std::uintmax_t>(page_size),
                         took.count());
             for (const auto& [key, value] : facts)
                 std::printf(",\"%s\":%s", key.c_str(), value.c_str());
-            std::printf(",\"touches\":%s}\n", touched != nullptr ? "true" : "false");
+            std::printf(",\"touches\":%s}\n", touch ? "true" : "false");
             std::fflush(stdout);
-            wait_for_end_of_input(touched);
+            wait_for_end_of_input(touch);
         });
     } catch (const std::exception& error) {
         std::fprintf(stderr, "bench_workload: %s: %s\n", options->name.c_str(), error.what());

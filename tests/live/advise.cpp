@@ -42,6 +42,13 @@ void fill(std::uint64_t at, std::size_t bytes) {
     for (std::size_t i = 0; i < bytes / 8; ++i) words[i] = word_at(at + i * 8);
 }
 
+bool holds(std::uint64_t at, std::size_t bytes) {
+    const auto* const words = reinterpret_cast<const std::uint64_t*>(at);
+    for (std::size_t i = 0; i < bytes / 8; ++i)
+        if (words[i] != word_at(at + i * 8)) return false;
+    return true;
+}
+
 bool is_filled(pid_t pid, std::uint64_t at, std::size_t bytes) {
     std::vector<std::uint64_t> words(bytes / 8);
     const iovec here{words.data(), bytes};
@@ -142,6 +149,51 @@ bool takes(const std::string& action) {
         }
     skip("the kernel takes no MADV_" + action + " for another process");
     return false;
+}
+
+std::vector<std::string> on_inside(const Target& target, const char* action,
+                                   const std::vector<std::string>& more) {
+    // Guests are slow, and other programs run meanwhile.
+    std::vector<std::string> words{action,       "-a",   target.address(), target.pid_text(),
+                                   "--max-stop", "500ms"};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+}
+
+std::string remark_of(const Advised& planned) {
+    for (const json& gap : field(planned.process, "gaps"))
+        if (field(gap, "source") == "remote call") return gap.value("reason", "");
+    return {};
+}
+
+bool can_do(const char* action) {
+    if (!have_root() || lenses().size() < 2) return false;
+    const Target target(witness::slot_size(), map_private);
+    const auto remark = remark_of(advise(on_inside(target, action)));
+    for (const char* why :
+         {"has not been tried", "frees no page tables", "page tables is not known",
+          "may share the target's memory: this kernel cannot tell"})
+        if (remark.find(why) != std::string::npos) {
+            skip(remark.substr(remark.find(": ") + 2));
+            return false;
+        }
+    CHECK_MESSAGE(remark.empty(), remark);
+    return true;
+}
+
+Ksm::Ksm(zoo::Machine& machine)
+    : pages_(machine, "/sys/kernel/mm/ksm/pages_to_scan", "20000"),
+      sleep_(machine, "/sys/kernel/mm/ksm/sleep_millisecs", "10"),
+      zeros_(machine, "/sys/kernel/mm/ksm/use_zero_pages", "0"),
+      run_(machine, "/sys/kernel/mm/ksm/run", "1") {}
+
+std::unique_ptr<OwnKsm> with_ksm() {
+    try {
+        return std::make_unique<OwnKsm>();
+    } catch (const zoo::Unavailable& reason) {
+        skip(reason.what());
+        return nullptr;
+    }
 }
 
 } // namespace pagesift::live

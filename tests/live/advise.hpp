@@ -18,6 +18,8 @@ std::uint64_t free_addresses(std::size_t bytes);
 
 /// Fills memory of this process with what belongs to its addresses.
 void fill(std::uint64_t at, std::size_t bytes);
+/// Whether memory of this process holds that.
+bool holds(std::uint64_t at, std::size_t bytes);
 /// Whether memory of another process holds that. Swaps it in.
 bool is_filled(pid_t pid, std::uint64_t at, std::size_t bytes);
 
@@ -56,5 +58,31 @@ bool has_swap(); ///< of whatever kind, now
 
 /// Skips where the kernel takes no such advice for another process.
 bool takes(const std::string& action);
+
+// From inside -------------------------------------------------------------------------------------
+
+/// The arguments of an action on a target; with a limit for stops that fits slow machines.
+std::vector<std::string> on_inside(const Target& target, const char* action,
+                                   const std::vector<std::string>& more = {});
+/// What a plan says about the remote call that it would take; empty: it can be applied.
+std::string remark_of(const Advised& planned);
+/// Skips where a plan says that it could not be applied on this kernel.
+bool can_do(const char* action);
+
+/// ksmd running fast for the length of a block. Throws zoo::Unavailable.
+class Ksm {
+public:
+    explicit Ksm(zoo::Machine& machine);
+
+private:
+    zoo::Setting pages_, sleep_, zeros_, run_;
+};
+/// With a machine of its own.
+struct OwnKsm {
+    zoo::Machine machine;
+    Ksm ksm{machine};
+};
+/// Null where there is none to be had, which is skipped.
+std::unique_ptr<OwnKsm> with_ksm();
 
 } // namespace pagesift::live

@@ -31,41 +31,10 @@ namespace witness = zoo::witness;
 
 namespace {
 
-using Words = std::vector<std::string>;
-
 const std::size_t page = witness::page_size();
 const std::size_t slot = witness::slot_size();
 
 char* pointer(std::uint64_t at) { return reinterpret_cast<char*>(at); }
-
-Words on(const Target& target, const char* action, const Words& more = {}) {
-    // Guests are slow, and other programs run meanwhile.
-    Words words{action, "-a", target.address(), target.pid_text(), "--max-stop", "500ms"};
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-}
-
-std::string remark_of(const Advised& planned) {
-    for (const json& gap : field(planned.process, "gaps"))
-        if (field(gap, "source") == "remote call") return gap.value("reason", "");
-    return {};
-}
-
-/// Skips where a plan says that it could not be applied on this kernel.
-bool can_do(const char* action) {
-    if (!have_root() || lenses().size() < 2) return false;
-    const Target target(slot, map_private);
-    const auto remark = remark_of(advise(on(target, action)));
-    for (const char* why :
-         {"has not been tried", "frees no page tables", "page tables is not known",
-          "may share the target's memory: this kernel cannot tell"})
-        if (remark.find(why) != std::string::npos) {
-            skip(remark.substr(remark.find(": ") + 2));
-            return false;
-        }
-    CHECK_MESSAGE(remark.empty(), remark);
-    return true;
-}
 
 void map(std::uint64_t at, std::size_t bytes, int flags) {
     if (mmap(pointer(at), bytes, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS | MAP_FIXED, -1,
@@ -124,13 +93,13 @@ bool zeros_intact(const Target& target) {
 TEST_CASE("advise inside: empty page tables go, and nothing else") {
     if (!can_do("pt-reclaim")) return;
     const Target target(table_slots * slot, make_tables);
-    const auto planned = advise(on(target, "pt-reclaim"));
+    const auto planned = advise(on_inside(target, "pt-reclaim"));
     CHECK(planned.outcome.exit_code == 0);
     CHECK(planned.total("bytes") == table_slots / 2 * slot);
     CHECK(planned.total("expected_freed_bytes") == table_slots / 2 * page);
     CHECK(field(planned.process, "effect").is_null());
-    CHECK(advise(on(target, "pt-reclaim")).total("bytes") == table_slots / 2 * slot);
-    const auto done = advise(on(target, "pt-reclaim", {"--apply"}));
+    CHECK(advise(on_inside(target, "pt-reclaim")).total("bytes") == table_slots / 2 * slot);
+    const auto done = advise(on_inside(target, "pt-reclaim", {"--apply"}));
     CHECK_MESSAGE(done.outcome.exit_code == 0, done.outcome.err);
     CHECK(done.effect("moved_bytes") == table_slots / 2 * slot);
     CHECK(done.effect("freed_bytes") == table_slots / 2 * page);
@@ -144,7 +113,7 @@ TEST_CASE("advise inside: empty page tables go, and nothing else") {
     CHECK(stops.value("p99_seconds", 9.0) <= stops.value("longest_seconds", 0.0));
     CHECK(stops.value("total_seconds", 0.0) >= stops.value("longest_seconds", 9.0));
     CHECK(tables_intact(target));
-    CHECK(advise(on(target, "pt-reclaim")).total("bytes") == 0);
+    CHECK(advise(on_inside(target, "pt-reclaim")).total("bytes") == 0);
 }
 
 TEST_CASE("advise inside: a plan of tables that have been filled since is not believed") {
@@ -160,7 +129,7 @@ TEST_CASE("advise inside: a plan of tables that have been filled since is not be
     });
     const TemporaryDirectory folder;
     const std::string plan = folder.path() + "/plan.json";
-    CHECK(advise(on(target, "pt-reclaim", {"-o", plan})).outcome.exit_code == 0);
+    CHECK(advise(on_inside(target, "pt-reclaim", {"-o", plan})).outcome.exit_code == 0);
     REQUIRE(write(go[1], "x", 1) == 1);
     for (int i = 0; i < 500 && !is_filled(target.pid(), target.at + slot, page); ++i) usleep(10000);
     const auto done = advise({"--plan", plan, "--apply", "--max-stop", "500ms"});
@@ -199,7 +168,7 @@ TEST_CASE("advise inside: threads that write all the time lose nothing") {
         }}.detach();
     });
     for (int i = 0; i < 5; ++i) {
-        const auto done = advise(on(target, "pt-reclaim", {"--apply"}));
+        const auto done = advise(on_inside(target, "pt-reclaim", {"--apply"}));
         CHECK_MESSAGE(done.outcome.exit_code == 0, done.outcome.err);
     }
     CHECK(shared->rounds > 0);
@@ -217,7 +186,7 @@ TEST_CASE("advise inside: markers are no empty table, and shared memory keeps it
         for (std::uint64_t i = 0; i < bytes; i += slot / 2)
             madvise(pointer(at + i), slot / 2, MADV_DONTNEED);
     });
-    const auto done = advise(on(target, "pt-reclaim", {"--apply"}));
+    const auto done = advise(on_inside(target, "pt-reclaim", {"--apply"}));
     CHECK_MESSAGE(done.outcome.exit_code == 0, done.outcome.err);
     CHECK(done.effect("moved_bytes") == 4 * slot);
     CHECK(target.intact());
@@ -229,7 +198,7 @@ TEST_CASE("advise inside: markers are no empty table, and shared memory keeps it
     });
     guarded = witness::pagemap(guards.pid(), guards.at, 1)[0] != 0;
     if (!guarded) return skip("the kernel has no guard regions");
-    const auto planned = advise(on(guards, "pt-reclaim", {"--apply"}));
+    const auto planned = advise(on_inside(guards, "pt-reclaim", {"--apply"}));
     CHECK(planned.total("bytes") == 0);
     CHECK(planned.skipped("markers") == slot);
     CHECK(witness::pagemap(guards.pid(), guards.at, 1)[0] != 0);
@@ -241,10 +210,10 @@ TEST_CASE("advise inside: pages of zeros are given back, and read as zeros") {
     if (!can_do("zero-drop")) return;
     const Target target(2 * slot, make_zeros);
     const std::size_t half = target.bytes / 2;
-    const auto planned = advise(on(target, "zero-drop"));
+    const auto planned = advise(on_inside(target, "zero-drop"));
     CHECK(planned.total("bytes") == half);
     CHECK(target.present() * page == target.bytes);
-    const auto done = advise(on(target, "zero-drop", {"--apply"}));
+    const auto done = advise(on_inside(target, "zero-drop", {"--apply"}));
     CHECK_MESSAGE(done.outcome.exit_code == 0, done.outcome.err);
     CHECK(done.effect("moved_bytes") == half);
     CHECK(done.effect("freed_bytes") == half);
@@ -269,7 +238,7 @@ TEST_CASE("advise inside: a plan of zeros that were written to since is not beli
     });
     const TemporaryDirectory folder;
     const std::string plan = folder.path() + "/plan.json";
-    CHECK(advise(on(target, "zero-drop", {"-o", plan})).outcome.exit_code == 0);
+    CHECK(advise(on_inside(target, "zero-drop", {"-o", plan})).outcome.exit_code == 0);
     REQUIRE(write(go[1], "x", 1) == 1);
     for (int i = 0; i < 500 && !is_filled(target.pid(), target.at + 5 * page, page); ++i)
         usleep(10000);
@@ -281,6 +250,75 @@ TEST_CASE("advise inside: a plan of zeros that were written to since is not beli
     CHECK(memory_of(target.pid(), target.at + page).back() == 1);
     close(go[0]);
     close(go[1]);
+}
+
+TEST_CASE("advise inside: mappings that are others since the plan are left alone") {
+    if (!can_do("zero-drop")) return;
+    int go[2], gone[2];
+    REQUIRE(pipe(go) == 0);
+    REQUIRE(pipe(gone) == 0);
+    const Target target(4 * slot, [&](std::uint64_t at, std::size_t bytes) {
+        make_zeros(at, bytes);
+        std::thread{[=] {
+            char byte = 0;
+            if (read(go[0], &byte, 1) != 1) return;
+            // Of the four slots: one is gone, one is shared memory now, one can only be read.
+            munmap(pointer(at), slot);
+            map(at + slot, slot, MAP_SHARED);
+            std::memset(pointer(at + slot), 0, slot);
+            mprotect(pointer(at + 2 * slot), slot, PROT_READ);
+            if (write(gone[1], "x", 1) != 1) _exit(1);
+        }}.detach();
+    });
+    const TemporaryDirectory folder;
+    const std::string plan = folder.path() + "/plan.json";
+    CHECK(advise(on_inside(target, "zero-drop", {"-o", plan})).outcome.exit_code == 0);
+    char byte = 0;
+    REQUIRE(write(go[1], "x", 1) == 1);
+    REQUIRE(read(gone[0], &byte, 1) == 1);
+    const auto done = advise({"--plan", plan, "--apply", "--max-stop", "500ms"});
+    CHECK_MESSAGE(done.outcome.exit_code == 0, done.outcome.err);
+    CHECK(done.stayed("mapping_changed") == 3 * slot / 2);
+    CHECK(done.effect("moved_bytes") == slot / 2);
+    for (std::uint64_t at = target.at + 2 * slot; at < target.at + 4 * slot; at += 2 * page)
+        CHECK(is_filled(target.pid(), at, page));
+    for (const int file : {go[0], go[1], gone[0], gone[1]}) close(file);
+}
+
+TEST_CASE("advise inside: mappings that change all the time lose nothing") {
+    if (!can_do("zero-drop") || !can_do("pt-reclaim")) return;
+    struct Shared {
+        std::atomic<std::uint64_t> rounds, losses;
+    };
+    void* const raw =
+        mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(raw != MAP_FAILED);
+    auto* const shared = new (raw) Shared{};
+    // What is zeros, or nothing, in one moment is contents in the next, in another mapping.
+    const Target target(4 * slot, [&](std::uint64_t at, std::size_t bytes) {
+        make_zeros(at, bytes);
+        std::thread{[=] {
+            for (std::uint64_t round = 0;; ++round) {
+                const std::uint64_t first = at + round % 4 * slot;
+                map(first, slot, round % 3 == 0 ? MAP_SHARED : MAP_PRIVATE);
+                fill(first, 16 * page);
+                for (int spin = 0; spin < 20; ++spin)
+                    if (!holds(first, 16 * page)) ++shared->losses;
+                map(first, slot, MAP_PRIVATE);
+                std::memset(pointer(first), 0, 64 * page);
+                if (round % 2 == 0) madvise(pointer(first), 64 * page, MADV_DONTNEED);
+                ++shared->rounds;
+            }
+        }}.detach();
+    });
+    for (int i = 0; i < 6; ++i) {
+        const auto done =
+            advise(on_inside(target, i % 2 == 0 ? "zero-drop" : "pt-reclaim", {"--apply"}));
+        CHECK_MESSAGE(done.outcome.exit_code == 0, done.outcome.err);
+    }
+    CHECK(shared->rounds > 0);
+    CHECK(shared->losses == 0);
+    munmap(raw, page);
 }
 
 TEST_CASE("advise inside: huge pages of zeros go whole or not at all") {
@@ -295,7 +333,7 @@ TEST_CASE("advise inside: huge pages of zeros go whole or not at all") {
             .value_or(witness::Mapping{})
             .bytes["AnonHugePages"] != 2 * slot)
         return skip("there are no huge pages to be had");
-    const auto done = advise(on(target, "zero-drop", {"--apply"}));
+    const auto done = advise(on_inside(target, "zero-drop", {"--apply"}));
     CHECK_MESSAGE(done.outcome.exit_code == 0, done.outcome.err);
     CHECK(done.effect("moved_bytes") == slot);
     CHECK(done.skipped("folio_split") == slot - page);
@@ -327,7 +365,7 @@ TEST_CASE("advise inside: threads that write into zeros lose nothing") {
         }}.detach();
     });
     for (int i = 0; i < 5; ++i) {
-        const auto done = advise(on(target, "zero-drop", {"--apply"}));
+        const auto done = advise(on_inside(target, "zero-drop", {"--apply"}));
         CHECK_MESSAGE(done.outcome.exit_code == 0, done.outcome.err);
         CHECK(done.effect("advised_bytes") > 0);
     }
@@ -347,9 +385,9 @@ void check_refused(const char* words,
         make_zeros(at, bytes);
         special(at, bytes);
     });
-    const auto planned = advise(on(target, "zero-drop"));
+    const auto planned = advise(on_inside(target, "zero-drop"));
     CHECK_MESSAGE(remark_of(planned).find(words) != std::string::npos, remark_of(planned));
-    const auto done = advise(on(target, "zero-drop", {"--apply"}));
+    const auto done = advise(on_inside(target, "zero-drop", {"--apply"}));
     CHECK(done.outcome.exit_code == 1);
     CHECK_MESSAGE(done.outcome.err.find(words) != std::string::npos, done.outcome.err);
     CHECK(target.present() * page == target.bytes);
@@ -382,7 +420,7 @@ void check_left_alone(const char* reason,
         if (!special(at, slot)) _exit(1);
     });
     if (target.present() == 0) return skip(std::string("cannot be made here: ") + reason);
-    const auto done = advise(on(target, "zero-drop", {"--apply"}));
+    const auto done = advise(on_inside(target, "zero-drop", {"--apply"}));
     CHECK_MESSAGE(done.outcome.exit_code == 0, done.outcome.err);
     CHECK(done.skipped(reason) > 0);
     CHECK(done.effect("moved_bytes") == slot / 2);
@@ -435,6 +473,25 @@ TEST_CASE("advise inside: zeros stay while io_uring is open, and with pinned pag
     });
 }
 
+TEST_CASE("advise inside: zeros stay while another process may be a monitor of their memory") {
+    if (!can_do("zero-drop")) return;
+    const int file = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC));
+    if (file < 0) return skip("userfaultfd is not allowed");
+    close(file);
+    // It may have got it from the target, by a socket.
+    const Child monitor([](const auto& ready) {
+        if (syscall(SYS_userfaultfd, O_CLOEXEC) < 0) _exit(1);
+        ready();
+    });
+    const Target target(slot, make_zeros);
+    const auto done = advise(on_inside(target, "zero-drop", {"--apply"}));
+    CHECK(done.outcome.exit_code == 1);
+    CHECK_MESSAGE(done.outcome.err.find("has a userfaultfd, which may be for its memory") !=
+                      std::string::npos,
+                  done.outcome.err);
+    CHECK(zeros_intact(target));
+}
+
 TEST_CASE("advise inside: zeros stay in mappings that are special") {
     if (!can_do("zero-drop")) return;
     check_left_alone("mlocked", [](auto at, auto bytes) { return mlock(pointer(at), bytes) == 0; });
@@ -457,7 +514,7 @@ TEST_CASE("advise inside: a process that is traced is refused") {
     if (!can_do("zero-drop")) return;
     const Target target(slot, make_zeros);
     REQUIRE(ptrace(PTRACE_SEIZE, target.pid(), nullptr, nullptr) == 0);
-    const auto done = advise(on(target, "zero-drop", {"--apply"}));
+    const auto done = advise(on_inside(target, "zero-drop", {"--apply"}));
     CHECK(done.outcome.exit_code == 1);
     CHECK(done.outcome.err.find("is traced by") != std::string::npos);
     int status = 0;
@@ -470,29 +527,6 @@ TEST_CASE("advise inside: a process that is traced is refused") {
 // --- KSM -----------------------------------------------------------------------------------------
 
 namespace {
-
-/// ksmd running fast for the length of a test.
-class Ksm {
-public:
-    Ksm()
-        : pages_(machine_, "/sys/kernel/mm/ksm/pages_to_scan", "20000"),
-          sleep_(machine_, "/sys/kernel/mm/ksm/sleep_millisecs", "10"),
-          zeros_(machine_, "/sys/kernel/mm/ksm/use_zero_pages", "0"),
-          run_(machine_, "/sys/kernel/mm/ksm/run", "1") {}
-
-private:
-    zoo::Machine machine_;
-    zoo::Setting pages_, sleep_, zeros_, run_;
-};
-
-std::unique_ptr<Ksm> with_ksm() {
-    try {
-        return std::make_unique<Ksm>();
-    } catch (const zoo::Unavailable& reason) {
-        skip(reason.what());
-        return nullptr;
-    }
-}
 
 /// Half of the pages have the same contents, by fours.
 void make_pairs(std::uint64_t at, std::size_t bytes) {
@@ -521,23 +555,23 @@ std::size_t merged(const Target& target) {
 TEST_CASE("advise inside: KSM is told of what is there twice, and of nothing else") {
     if (!can_do("merge")) return;
     const Target nothing(slot, map_private);
-    const auto alone = advise(on(nothing, "merge", {"--apply"}));
+    const auto alone = advise(on_inside(nothing, "merge", {"--apply"}));
     CHECK(alone.total("bytes") == 0);
     CHECK(alone.skipped("no_gain") == slot);
     CHECK(flags_of(nothing).find(" mg ") == std::string::npos);
 
     const Target target(slot, make_pairs);
-    const auto planned = advise(on(target, "merge"));
+    const auto planned = advise(on_inside(target, "merge"));
     CHECK(planned.total("gain_bytes") == slot / 2 - page);
     bool told = false;
     for (const json& gap : field(planned.process, "gaps"))
         told = told || field(gap, "source") == "ksm";
     CHECK(told);
-    const auto done = advise(on(target, "merge", {"--apply"}));
+    const auto done = advise(on_inside(target, "merge", {"--apply"}));
     CHECK_MESSAGE(done.outcome.exit_code == 0, done.outcome.err);
     CHECK(done.effect("advised_bytes") == slot);
     CHECK(flags_of(target).find(" mg ") != std::string::npos);
-    CHECK(advise(on(target, "merge")).skipped("already_mergeable") == slot);
+    CHECK(advise(on_inside(target, "merge")).skipped("already_mergeable") == slot);
 }
 
 TEST_CASE("advise inside: KSM pages of one user become ordinary pages") {
@@ -563,7 +597,7 @@ TEST_CASE("advise inside: KSM pages of one user become ordinary pages") {
         madvise(pointer(at + page), bytes - page, MADV_UNMERGEABLE);
     });
     if (merged(target) != 1) return skip("ksmd does not merge in time");
-    const auto done = advise(on(target, "unmerge", {"--apply"}));
+    const auto done = advise(on_inside(target, "unmerge", {"--apply"}));
     CHECK_MESSAGE(done.outcome.exit_code == 0, done.outcome.err);
     CHECK(done.total("bytes") == page);
     CHECK(done.effect("moved_bytes") == page);

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Real programs that are paged out and brought back while they work: whatever pagesift does to
 // their memory, what they keep is what was written.
-#include "harness.hpp"
-#include "zoo/machine.hpp"
-#include "zoo/witness.hpp"
+#include "advise_torment.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -24,56 +22,6 @@
 namespace pagesift::live {
 
 namespace {
-
-namespace witness = zoo::witness;
-
-/// How long each program works on while its memory goes out and comes back.
-constexpr double work_seconds = 8;
-
-bool add_swap(zoo::Machine& machine) {
-    try {
-        machine.add_swap(std::uint64_t{512} << 20);
-        machine.release();
-        return true;
-    } catch (const zoo::Unavailable& reason) {
-        skip(std::string("no swap: ") + reason.what());
-        return false;
-    }
-}
-
-std::vector<pid_t> with_children(pid_t pid) {
-    std::vector<pid_t> all{pid};
-    std::ifstream in("/proc/" + std::to_string(pid) + "/task/" + std::to_string(pid) + "/children");
-    for (pid_t child = 0; in >> child;) all.push_back(child);
-    return all;
-}
-
-/// One action on a process and, of those it has at the moment, its children.
-void advise(const char* action, pid_t pid) {
-    std::vector<std::string> arguments = {"advise", action, "--apply", "--format", "json"};
-    for (const pid_t one : with_children(pid)) arguments.push_back(std::to_string(one));
-    const auto outcome = run_pagesift(arguments);
-    // A child may be gone meanwhile: then the answer is in part.
-    CHECK_MESSAGE((outcome.exit_code == 0 || outcome.exit_code == 3),
-                  action << ": exit code " << outcome.exit_code << ", signal " << outcome.signal
-                         << ": " << outcome.err.substr(0, 2000));
-}
-
-/// Out and back in, again and again. CHECKs that memory really moved.
-void torment(pid_t pid) {
-    const auto out = witness::vmstat("pswpout"), in = witness::vmstat("pswpin");
-    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(work_seconds);
-    int rounds = 0;
-    for (; std::chrono::steady_clock::now() < end || rounds < 2; ++rounds) {
-        advise("pageout", pid);
-        if (rounds % 2 == 0) advise("willneed", pid);
-        CHECK(kill(pid, 0) == 0);
-    }
-    const auto gone = witness::vmstat("pswpout") - out, back = witness::vmstat("pswpin") - in;
-    MESSAGE(rounds << " rounds, " << gone << " pages out, " << back << " pages in");
-    CHECK(gone > 2000);
-    CHECK(back > 2000);
-}
 
 // Redis ------------------------------------------------------------------------------------------
 
@@ -186,6 +134,40 @@ private:
     std::vector<std::uint64_t> versions_ = std::vector<std::uint64_t>(count);
 };
 
+/// Values of many pages: a third of them zeros, and each of the others there more than once.
+class Large {
+public:
+    static constexpr std::size_t count = 48, bytes = 256 << 10;
+
+    bool write(RedisClient& client, std::size_t number) {
+        kinds_[number] = (kinds_[number] * 5 + number + 1) % 12;
+        return client.ask({{"SET", name(number), value(number)}}) ==
+               std::vector<std::string>{"+OK"};
+    }
+    bool write_all(RedisClient& client) {
+        bool all = true;
+        for (std::size_t number = 0; number < count; ++number) all = write(client, number) && all;
+        return all;
+    }
+    std::size_t wrong(RedisClient& client) const {
+        std::size_t wrong = 0;
+        for (std::size_t number = 0; number < count; ++number)
+            wrong += client.ask({{"GET", name(number)}}) != std::vector{value(number)};
+        return wrong;
+    }
+
+private:
+    static std::string name(std::size_t number) { return "large:" + std::to_string(number); }
+    std::string value(std::size_t number) const {
+        std::string text(bytes, '\0');
+        if (kinds_[number] % 3 == 0) return text;
+        std::mt19937_64 random{kinds_[number]};
+        for (char& c : text) c = static_cast<char>('!' + random() % 90);
+        return text;
+    }
+    std::vector<std::size_t> kinds_ = std::vector<std::size_t>(count);
+};
+
 // PostgreSQL -------------------------------------------------------------------------------------
 
 /// A database of its own in a temporary directory, run by the package's user. Nothing of the
@@ -276,9 +258,8 @@ TEST_CASE("advise programs: a Redis server that is written to keeps every value"
     if (!have_root()) return;
     const auto server = find_program({"/usr/bin/redis-server"});
     if (!server) return skip("redis-server is not installed");
-    release_zoo();
-    zoo::Machine machine;
-    if (!add_swap(machine)) return;
+    Rack rack;
+    if (!rack.ready()) return;
     const TemporaryDirectory directory;
     const std::string socket_path = directory.path() + "/socket";
     const Background program({*server, "--port", "0", "--unixsocket", socket_path, "--save", "",
@@ -287,6 +268,8 @@ TEST_CASE("advise programs: a Redis server that is written to keeps every value"
     RedisClient client(socket_path);
     REQUIRE(client.connected());
     Keys keys;
+    Large large;
+    REQUIRE(large.write_all(client));
     for (std::size_t first = 0; first < Keys::count; first += Keys::batch)
         REQUIRE(keys.write(client, first));
 
@@ -294,25 +277,28 @@ TEST_CASE("advise programs: a Redis server that is written to keeps every value"
     std::uint64_t batches = 0, refused = 0;
     std::thread writer([&] {
         std::mt19937_64 random{1};
-        for (; !stop; ++batches, usleep(500))
+        for (; !stop; ++batches, usleep(500)) {
             refused += !keys.write(client, random() % (Keys::count / Keys::batch) * Keys::batch);
+            refused += !large.write(client, random() % Large::count);
+        }
     });
-    torment(program.pid());
+    const auto toll = torment(program.pid());
     stop = true;
     writer.join();
+    check_moved(toll);
     MESSAGE(batches * Keys::batch << " values were written meanwhile");
     CHECK(batches > 50);
     CHECK(refused == 0);
     CHECK(keys.wrong(client) == 0);
+    CHECK(large.wrong(client) == 0);
 }
 
 TEST_CASE("advise programs: PostgreSQL under pgbench stays consistent") {
     if (!have_root()) return;
     const auto programs = programs_of_postgresql();
     if (!programs) return skip("postgresql is not installed");
-    release_zoo();
-    zoo::Machine machine;
-    if (!add_swap(machine)) return;
+    Rack rack;
+    if (!rack.ready()) return;
     Database database(*programs);
     REQUIRE(database.create());
     Background server(database.server());
@@ -321,11 +307,11 @@ TEST_CASE("advise programs: PostgreSQL under pgbench stays consistent") {
 
     Outcome bench;
     std::thread load([&] {
-        const auto seconds = std::to_string(static_cast<int>(work_seconds) + 2);
+        const auto seconds = std::to_string(static_cast<int>(torment_seconds()) + 1);
         bench = run(database.pgbench({"-n", "-c", "4", "-j", "2", "-T", seconds}),
-                    {.seconds = 10 * work_seconds + 60});
+                    {.seconds = 10 * torment_seconds() + 60});
     });
-    torment(server.pid());
+    check_moved(torment(server.pid()));
     load.join();
     CHECK_MESSAGE(bench.exit_code == 0, bench.err);
     const auto done = transactions(bench.out);

@@ -214,8 +214,6 @@ ToolEnd run_tool(const Victim& victim, const ToolPlan& plan) {
 
 // The session -------------------------------------------------------------------------------------
 
-namespace {
-
 std::string without_numbers(std::string text) {
     std::string result;
     for (const char c : text) {
@@ -226,6 +224,20 @@ std::string without_numbers(std::string text) {
     }
     return result;
 }
+
+void absorb(VictimReport& report, Toll& toll) {
+    for (int i = 0; i < report.threads; ++i) {
+        Ledger& ledger = report.ledgers[i];
+        if (const auto wrong = ledger.wrong.exchange(0))
+            toll.wrong[std::string{ledger.name} + ", " + std::to_string(ledger.what)] += wrong;
+        const auto interrupted = ledger.interrupted.exchange(0);
+        if (!ledger.interruption_is_normal) toll.interrupted += interrupted;
+        toll.lost += ledger.lost.exchange(0);
+    }
+    toll.rseq_aborts += report.rseq_aborts.exchange(0);
+}
+
+namespace {
 
 std::set<int> children_of(pid_t parent) {
     std::set<int> children;
@@ -264,7 +276,7 @@ public:
         note(end);
         nap(300);
         const auto trouble = victim_->trouble();
-        absorb();
+        absorb(victim_->report(), toll_);
         if (!trouble.empty()) ++toll_.deaths[trouble];
         if (!trouble.empty() || end.reason.find("room") != std::string::npos)
             victim_ = std::make_unique<Victim>(kind_);
@@ -281,7 +293,7 @@ public:
             if (left.count(child) != 0) ++toll_.left_children;
         const auto trouble = victim_->trouble();
         if (!trouble.empty()) ++toll_.deaths[trouble];
-        absorb();
+        absorb(victim_->report(), toll_);
         std::sort(stops_.begin(), stops_.end());
         if (!stops_.empty()) {
             toll_.median_stop = stops_[stops_.size() / 2];
@@ -302,19 +314,6 @@ private:
         case ToolEnd::Kind::refused: ++toll_.refused[without_numbers(end.reason)]; break;
         case ToolEnd::Kind::hung: ++toll_.deaths["the tool hung"]; break;
         }
-    }
-
-    void absorb() {
-        VictimReport& report = victim_->report();
-        for (int i = 0; i < report.threads; ++i) {
-            Ledger& ledger = report.ledgers[i];
-            if (const auto wrong = ledger.wrong.exchange(0))
-                toll_.wrong[std::string{ledger.name} + ", " + std::to_string(ledger.what)] += wrong;
-            const auto interrupted = ledger.interrupted.exchange(0);
-            if (!ledger.interruption_is_normal) toll_.interrupted += interrupted;
-            toll_.lost += ledger.lost.exchange(0);
-        }
-        toll_.rseq_aborts += report.rseq_aborts.exchange(0);
     }
 
     ToolPlan::Way way_;

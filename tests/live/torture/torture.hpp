@@ -80,6 +80,10 @@ struct Toll {
     }
 };
 
+std::string without_numbers(std::string text);
+/// What the victim's threads have noted since the last time.
+void absorb(VictimReport& report, Toll& toll);
+
 /// Kills it at every step in turn, at random times, and not at all, for a while.
 Toll torture(double seconds, ToolPlan::Way way, VictimKind kind, std::uint64_t seed);
 

@@ -109,6 +109,7 @@ void run_victim(VictimReport& report, VictimKind kind) {
     std::strncpy(own.name, "main", sizeof own.name - 1);
     own.thread = static_cast<int>(::syscall(SYS_gettid));
     switch (kind) {
+    case VictimKind::advised: start_area_threads(); [[fallthrough]];
     case VictimKind::full:
         start_common_threads();
         start_machine_threads();

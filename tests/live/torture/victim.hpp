@@ -38,9 +38,10 @@ struct VictimReport {
 };
 
 enum class VictimKind {
-    full,   ///< every kind of thread
-    sleepy, ///< a few threads that sleep
-    racing, ///< one thread sleeps, another writes to the slots all the time
+    full,    ///< every kind of thread
+    sleepy,  ///< a few threads that sleep
+    advised, ///< full, and memory in which every action finds something
+    racing,  ///< one thread sleeps, another writes to the slots all the time
 };
 
 /// Runs in a fresh child; never returns. The test's report must be in shared memory.

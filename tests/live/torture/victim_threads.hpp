@@ -9,6 +9,7 @@ void start_common_threads();
 void start_waiting_threads();
 void start_sleeping_threads();
 void start_racing_threads();
+void start_area_threads();
 [[noreturn]] void run_main_thread(Ledger& ledger);
 
 } // namespace pagesift::live
