@@ -13,7 +13,7 @@ using pagesift::os::run_filter;
 
 namespace {
 
-constexpr std::uint32_t allow = SECCOMP_RET_ALLOW, kill = SECCOMP_RET_KILL_PROCESS;
+constexpr std::uint32_t allow = SECCOMP_RET_ALLOW, deny = SECCOMP_RET_KILL_PROCESS;
 
 FilteredCall make_call(std::uint32_t number) {
     return {number, AUDIT_ARCH_X86_64, {0x1122334455667788, {}, 3, {}, {}, {}}};
@@ -42,20 +42,20 @@ TEST_CASE("a filter tells calls apart by their number and architecture") {
     const std::vector<sock_filter> program{
         load(offsetof(seccomp_data, arch)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
-        returns(kill),
+        returns(deny),
         load(offsetof(seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1),
-        returns(kill),
+        returns(deny),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 59, 0, 1),
         returns(SECCOMP_RET_ERRNO | 1),
         returns(allow),
     };
     CHECK(run(program, 1) == allow);
     CHECK(run(program, 59) == (SECCOMP_RET_ERRNO | 1));
-    CHECK(run(program, 0x40000001) == kill);
+    CHECK(run(program, 0x40000001) == deny);
     FilteredCall call = make_call(1);
     call.architecture = AUDIT_ARCH_I386;
-    CHECK(run_filter(program, call) == kill);
+    CHECK(run_filter(program, call) == deny);
 }
 
 TEST_CASE("a filter sees both halves of an argument") {
@@ -105,16 +105,16 @@ TEST_CASE("a filter has a second register and memory") {
     CHECK(value_of({BPF_STMT(BPF_LDX | BPF_LEN, 0), BPF_STMT(BPF_MISC | BPF_TXA, 0)}) ==
           sizeof(seccomp_data));
     CHECK(run({load(0), BPF_STMT(BPF_LDX | BPF_IMM, 1),
-               BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_X, 0, 0, 1), returns(allow), returns(kill)}) ==
+               BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_X, 0, 0, 1), returns(allow), returns(deny)}) ==
           allow);
 }
 
 TEST_CASE("jumps lead where they say") {
-    CHECK(run({BPF_STMT(BPF_JMP | BPF_JA, 1), returns(kill), returns(allow)}) == allow);
-    CHECK(run({load(0), BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, 1, 0, 1), returns(kill),
+    CHECK(run({BPF_STMT(BPF_JMP | BPF_JA, 1), returns(deny), returns(allow)}) == allow);
+    CHECK(run({load(0), BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, 1, 0, 1), returns(deny),
                returns(allow)}) == allow);
     CHECK(run({load(0), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 3, 0, 1), returns(allow),
-               returns(kill)}) == allow);
+               returns(deny)}) == allow);
 }
 
 TEST_CASE("what is no filter decides nothing") {
