@@ -107,8 +107,8 @@ public:
     /// @param start_time as /proc/PID/stat has it, so that one that took the number is not touched
     /// @throws Error gone; unsupported or denied, with the reason in words: this program itself or
     ///         one that it descends from, init, a kernel thread, a process that is stopped, traced,
-    ///         under seccomp, in another user namespace, with a vhost device, without a 64-bit
-    ///         vdso or room behind it; failed where another pagesift is at work on it
+    ///         under strict seccomp, in another user namespace, with a vhost device, without a
+    ///         64-bit vdso or room behind it; failed where another pagesift is at work on it
     RemoteTarget(std::uint32_t pid, std::uint64_t start_time);
     ~RemoteTarget();
     RemoteTarget(const RemoteTarget&) = delete;
@@ -125,9 +125,10 @@ public:
     /// let go. All signals are blocked on the calling thread meanwhile, so that ^C and ^Z come
     /// after it; other threads of this program should have none unblocked.
     /// @throws Error as the constructor does, where the target has changed since; unsupported
-    ///         (32-bit code, syscall user dispatch); denied (its own child may not trace it);
-    ///         failed (a thread does not stand still in time, no process can be made in the
-    ///         target). All of it before @p work was called, or thrown by StoppedProcess
+    ///         (32-bit code, syscall user dispatch, seccomp that may not let a call pass); denied
+    ///         (its own child may not trace it); failed (a thread does not stand still in time, no
+    ///         process can be made in the target). All of it before @p work was called, or thrown
+    ///         by StoppedProcess
     StopReport with_all_stopped(const std::function<void(StoppedProcess&)>& work,
                                 const StopOptions& options = {});
 

@@ -325,7 +325,7 @@ public:
             const auto frees = probe_pt_reclaim(*host_);
             if (frees != true)
                 return Error{ErrorKind::unsupported, subject, 0,
-                             "needs CONFIG_PT_RECLAIM: Linux 6.14 on x86_64",
+                             "needs CONFIG_PT_RECLAIM: Linux 6.14 on x86_64, 7.0 elsewhere",
                              frees ? "this kernel frees no page tables by MADV_DONTNEED"
                                    : "whether this kernel frees page tables is not known"};
         }

@@ -3,9 +3,14 @@
 // inside the target. One file for each: remote_x86_64.cpp, remote_aarch64.cpp.
 #pragma once
 
+#include "os/remote_filter.hpp"
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
 #include <sys/types.h>
 #include <sys/user.h>
 #include <vector>
@@ -33,6 +38,27 @@ Registers moved(Registers registers, std::uint64_t address);
 /// The same, but only the instruction: what the kernel does when it aborts a sequence.
 Registers aborted(Registers registers, std::uint64_t address);
 
+/// Whether a tracer's stop comes after the kernel has prepared the restart of an interrupted system
+/// call (arch/arm64/kernel/signal.c:do_signal), so that the registers no longer tell of it. Then
+/// only a thread in a system call is sent anywhere, and what the call gave is looked at on its end.
+#if defined(__x86_64__)
+inline constexpr bool stop_hides_restart = false;
+#else
+inline constexpr bool stop_hides_restart = true;
+#endif
+/// The rest is for such an architecture alone.
+/// Whether a 32-bit word is the instruction that makes a system call.
+bool is_system_call(std::uint32_t word);
+/// With which a thread goes on by itself. @param shown in the stop; @param called at the call's end
+Registers going_on(const Registers& shown, const Registers& called);
+/// The same as at the call's end, so that the kernel prepares the restart once more. The first
+/// argument, which it takes from elsewhere, must be that of the last call that was made.
+Registers with_result(Registers shown, const Registers& called);
+/// Whether the code at @p address, and all that it may lead to, does not use the register that the
+/// detour's last jump takes. False: not proved.
+using ReadInstruction = std::function<std::optional<std::uint32_t>(std::uint64_t address)>;
+bool spares_register(std::uint64_t address, const ReadInstruction& read);
+
 /// The detour that one thread of the target takes, as bytes that run wherever they are put. It uses
 /// no stack, and changes neither flags nor vector registers. In the words of user code:
 ///
@@ -42,19 +68,24 @@ Registers aborted(Registers registers, std::uint64_t address);
 ///     waitid(child);                                // any error is passed over
 ///     unblock signals; load all registers; go home;
 ///
-/// So a thread that was sent there comes home by itself from any instruction of it.
+/// So a thread that was sent there comes home by itself from any instruction of it. Where a stop
+/// hides a restart there is one more call before signals are unblocked.
 struct Detour {
     std::vector<std::uint8_t> code;
     std::uint64_t masked = 0; ///< behind the call that blocks signals; all of these are offsets
     std::uint64_t call = 0;   ///< the instruction that makes a system call, for clone
     std::uint64_t cloned = 0; ///< behind it
-    std::uint64_t reaped = 0; ///< behind the call that waits for the child
+    std::uint64_t last = 0;   ///< behind the last call before signals are unblocked
 };
 
-/// @param home what the thread had when it was stopped by PTRACE_INTERRUPT. A system call that was
-///             interrupted is begun again by the instruction that began it
+/// @param home what the thread had when it was stopped by PTRACE_INTERRUPT, or going_on() of it. A
+///             system call that was interrupted is begun again by the instruction that began it
 /// @param mask its signal mask
 Detour make_detour(const Registers& home, std::uint64_t mask);
+
+/// All system calls that the parent makes on the detour, and the child if nobody steers it, with
+/// what of their arguments is known.
+std::span<const FilteredCall> calls_on_detour();
 
 /// What the child does many times at once, in parts that each go through a list and end at a trap.
 /// Two of the lists are of 32-bit thread numbers, the third is of ranges: the address of a page

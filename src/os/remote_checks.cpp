@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/kcmp.h>
+#include <linux/seccomp.h>
 #include <memory>
 #include <optional>
 #include <sys/syscall.h>
@@ -92,9 +93,10 @@ void check_thread(const Root& root, std::uint32_t pid, pid_t thread) {
         throw refused(pid, fmt::format("is traced by process {}", *status.tracer),
                       "a process has one tracer at a time");
     if (status.state == 'T') throw refused(pid, "is stopped by a signal", "SIGCONT lets it go on");
-    // A filter could kill the thread for the calls that it must make on its way home.
-    if (status_number(text.text, "Seccomp").value_or(0) != 0)
-        throw refused(pid, "is under seccomp, which could end it for the calls it has to make");
+    // What filters let pass is looked at when a thread is stopped (Parent).
+    if (status_number(text.text, "Seccomp").value_or(0) == SECCOMP_MODE_STRICT)
+        throw refused(pid,
+                      "is under strict seccomp, which would end it for the calls it has to make");
 }
 
 } // namespace
@@ -160,6 +162,12 @@ pid_t choose_thread(const Root& root, std::uint32_t pid) {
     if (running != 0) return running;
     throw Error{ErrorKind::failed, fmt::format("process {}", pid), 0, "try again later",
                 "no thread of it can be stopped"};
+}
+
+std::uint32_t seccomp_mode(const Root& root, pid_t thread) {
+    const auto text = root.read_text(fmt::format("proc/{}/status", thread));
+    if (text.error != 0) throw Error{ErrorKind::gone, fmt::format("thread {}", thread), text.error};
+    return status_number(text.text, "Seccomp").value_or(SECCOMP_MODE_DISABLED);
 }
 
 bool is_gone(const Root& root, pid_t thread) { return state_of(root, thread) == 'X'; }

@@ -31,6 +31,8 @@ std::uint64_t count_threads(const Root& root, std::uint32_t pid);
 /// @throws Error failed where all of them wait for a device or the like
 pid_t choose_thread(const Root& root, std::uint32_t pid);
 
+/// SECCOMP_MODE_ of linux/seccomp.h: 0 where there is none.
+std::uint32_t seccomp_mode(const Root& root, pid_t thread);
 bool is_gone(const Root& root, pid_t thread);
 /// Is gone, or there only until somebody takes note of its end.
 bool has_ended(const Root& root, pid_t thread);

@@ -84,8 +84,8 @@ private:
 class Parent {
 public:
     /// Stops @p thread.
-    /// @throws Error unsupported (stopped by a signal, 32-bit, syscall user dispatch), and as
-    /// Tracer
+    /// @throws Error unsupported (stopped by a signal, 32-bit, syscall user dispatch, running where
+    ///         only a thread in a system call will do), and as Tracer
     Parent(Tracer& tracer, const Root& root, pid_t thread);
 
     /// Makes the child. It is traced and has not run yet; the parent stands still until it ends.
@@ -104,17 +104,23 @@ private:
     void leave();       ///< onto the detour
     Leg run_to_child(); ///< from there until it stops with a child
     void restore();     ///< registers and mask that it had
-    void let_go();      ///< for good, as it was
+    void check_filters();
+    bool block_again(int signal);
+    void let_go(); ///< for good, as it was
     void deliver(int signal);
     [[noreturn]] void fail_without_child();
     std::uint64_t rseq_abort() const;
 
     Tracer& tracer_;
+    const Root& root_;
+    /// With which its system call ended, where a stop hides that.
+    arch::Registers called_{};
     pid_t thread_;
     DetourRoom room_;
     arch::Registers home_{};
     std::uint64_t mask_ = 0;
-    bool masked_ = false; ///< the detour has blocked all signals
+    bool masked_ = false;   ///< the detour has blocked all signals
+    bool filtered_ = false; ///< by seccomp
     arch::Detour detour_;
     std::uint64_t code_ = 0;
 };

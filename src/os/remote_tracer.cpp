@@ -20,10 +20,11 @@ namespace {
 // linux/ptrace.h and sys/ptrace.h cannot be included together, and the latter lacks the last one.
 constexpr int GETSIGMASK = 0x420a;
 constexpr int SETSIGMASK = 0x420b;
+constexpr int SECCOMP_GET_FILTER = 0x420c;
 constexpr int GET_SYSCALL_INFO = 0x420e;
 constexpr int GET_RSEQ_CONFIGURATION = 0x420f;           // 5.13
 constexpr int GET_SYSCALL_USER_DISPATCH_CONFIG = 0x4211; // 6.4
-constexpr std::uint8_t SYSCALL_INFO_EXIT = 2;
+constexpr std::uint8_t SYSCALL_INFO_ENTRY = 1, SYSCALL_INFO_EXIT = 2;
 constexpr int system_call_trap = SIGTRAP | 0x80; // PTRACE_O_TRACESYSGOOD
 
 template <class T> std::uint64_t word(T* pointer) {
@@ -162,16 +163,29 @@ pid_t Tracer::event_child(pid_t thread) {
     return static_cast<pid_t>(child);
 }
 
-bool Tracer::is_at_call_end(pid_t thread, std::uint64_t address) {
-    struct {
-        std::uint8_t op, pad[3];
-        std::uint32_t arch;
-        std::uint64_t instruction, stack, rest[7];
-    } info{};
+namespace {
+
+struct CallInfo {
+    std::uint8_t op, pad[3];
+    std::uint32_t arch;
+    std::uint64_t instruction, stack, rest[7];
+};
+
+CallInfo call_info(pid_t thread) {
+    CallInfo info{};
     const long got = raw(GET_SYSCALL_INFO, thread, sizeof info, word(&info));
     if (got < 0) throw Error{ErrorKind::gone, name_of(thread), static_cast<int>(-got)};
+    return info;
+}
+
+} // namespace
+
+bool Tracer::is_at_call_end(pid_t thread, std::uint64_t address) {
+    const CallInfo info = call_info(thread);
     return info.op == SYSCALL_INFO_EXIT && info.instruction == address;
 }
+
+bool Tracer::is_at_call_begin(pid_t thread) { return call_info(thread).op == SYSCALL_INFO_ENTRY; }
 
 bool Tracer::is_fault(pid_t thread) {
     siginfo_t info{};
@@ -199,6 +213,39 @@ bool Tracer::dispatches_to_itself(pid_t thread) {
     return raw(GET_SYSCALL_USER_DISPATCH_CONFIG, thread, sizeof configuration,
                word(&configuration)) >= 0 &&
            configuration.mode != 0;
+}
+
+std::vector<std::vector<sock_filter>> Tracer::seccomp_filters(pid_t thread) {
+    std::vector<std::vector<sock_filter>> filters;
+    while (true) {
+        long got = raw(SECCOMP_GET_FILTER, thread, filters.size(), 0);
+        if (got == -ENOENT && !filters.empty()) return filters;
+        if (got > 0) {
+            auto& filter = filters.emplace_back(static_cast<std::size_t>(got));
+            got = raw(SECCOMP_GET_FILTER, thread, filters.size() - 1, word(filter.data()));
+        }
+        if (got <= 0)
+            throw Error{got == -ESRCH ? ErrorKind::gone : ErrorKind::unsupported, name_of(thread),
+                        static_cast<int>(-got),
+                        "needs CAP_SYS_ADMIN, CONFIG_CHECKPOINT_RESTORE, and that pagesift is "
+                        "under no seccomp filter itself",
+                        fmt::format("is under seccomp, and its filters cannot be read ({})",
+                                    errno_name(static_cast<int>(-got)))};
+    }
+}
+
+bool Tracer::guards_returns(pid_t thread) {
+#if defined(__aarch64__)
+    constexpr std::uint64_t NT_ARM_GCS = 0x410; // linux/elf.h
+    struct {
+        std::uint64_t enabled, locked, pointer;
+    } state{};
+    iovec all{&state, sizeof state};
+    return raw(PTRACE_GETREGSET, thread, NT_ARM_GCS, word(&all)) >= 0 && state.enabled != 0;
+#else
+    (void)thread; // nothing that a detour does returns
+    return false;
+#endif
 }
 
 } // namespace pagesift::os

@@ -10,8 +10,10 @@
 
 #include <chrono>
 #include <functional>
+#include <linux/filter.h>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 namespace pagesift::os {
 
@@ -69,6 +71,8 @@ public:
     pid_t event_child(pid_t thread);
     /// Stands at the end of a system call, behind the instruction before @p address.
     bool is_at_call_end(pid_t thread, std::uint64_t address);
+    /// Stands at the begin of a system call.
+    bool is_at_call_begin(pid_t thread);
     /// Whether the kernel made the signal that is to be delivered, for what the thread did.
     bool is_fault(pid_t thread);
 
@@ -77,6 +81,13 @@ public:
     /// Whether system calls of the thread are sent back to itself (syscall user dispatch); kernels
     /// before 6.4 cannot tell and say no.
     bool dispatches_to_itself(pid_t thread);
+
+    /// Its seccomp filters, each of which must let a system call pass.
+    /// @throws Error unsupported where they cannot be read: that takes CAP_SYS_ADMIN in a program
+    ///         that is under no filter itself, and CONFIG_CHECKPOINT_RESTORE
+    std::vector<std::vector<sock_filter>> seccomp_filters(pid_t thread);
+    /// Whether the addresses that a thread returns to are guarded (aarch64: GCS, 6.13).
+    bool guards_returns(pid_t thread);
 
     /// Every effect on the target ends here.
     void step(std::string_view name) {

@@ -4,6 +4,7 @@
 #if defined(__x86_64__)
 
 #include <cstring>
+#include <linux/audit.h>
 #include <sys/syscall.h>
 
 // The detour. `mov` rather than `xor`, and no arithmetic: the flags stay as they are. Every address
@@ -37,7 +38,7 @@ detour_cloned:
         mov     $0, %r8d
         mov     $247, %eax
         syscall
-detour_reaped:
+detour_last:
         mov     $2, %edi                        # rt_sigprocmask(SIG_SETMASK, &mask, NULL, 8)
         lea     detour_mask(%rip), %rsi
         mov     $0, %edx
@@ -132,7 +133,7 @@ errand_end:
 
 extern "C" {
 extern const std::uint8_t detour_begin[], detour_masked[], detour_call[], detour_cloned[],
-    detour_reaped[], detour_words[], detour_end[];
+    detour_last[], detour_words[], detour_end[];
 extern const std::uint8_t errand_begin[], errand_seize[], errand_wait[], errand_advise[],
     errand_end[];
 }
@@ -167,6 +168,12 @@ Registers restarted(Registers registers) {
 
 } // namespace
 
+// Of architectures where a stop hides a restart.
+bool is_system_call(std::uint32_t) { return false; }
+Registers going_on(const Registers& shown, const Registers&) { return shown; }
+Registers with_result(Registers shown, const Registers&) { return shown; }
+bool spares_register(std::uint64_t, const ReadInstruction&) { return true; }
+
 const char* refusal() { return nullptr; }
 
 const char* refusal(const Registers& registers) {
@@ -197,13 +204,25 @@ Detour make_detour(const Registers& home, std::uint64_t mask) {
     detour.masked = static_cast<std::uint64_t>(detour_masked - detour_begin);
     detour.call = static_cast<std::uint64_t>(detour_call - detour_begin);
     detour.cloned = static_cast<std::uint64_t>(detour_cloned - detour_begin);
-    detour.reaped = static_cast<std::uint64_t>(detour_reaped - detour_begin);
+    detour.last = static_cast<std::uint64_t>(detour_last - detour_begin);
     const Registers go_on = restarted(home);
     const std::uint64_t words[] = {~std::uint64_t{0}, mask,      go_on.rax, go_on.rcx,
                                    go_on.rdx,         go_on.rsi, go_on.rdi, go_on.r8,
                                    go_on.r10,         go_on.r11, go_on.rip};
     std::memcpy(detour.code.data() + (detour_words - detour_begin), words, sizeof words);
     return detour;
+}
+
+std::span<const FilteredCall> calls_on_detour() {
+    static constexpr std::uint32_t us = AUDIT_ARCH_X86_64;
+    static const std::array calls{
+        FilteredCall{SYS_rt_sigprocmask, us, {2, {}, 0, 8, {}, {}}},
+        FilteredCall{SYS_clone, us, {0x4100, 0, 0, 0, 0, {}}},
+        FilteredCall{SYS_exit, us, {0, {}, {}, {}, {}, {}}},
+        FilteredCall{SYS_waitid, us, {1, {}, 0, 0x40000004, 0, {}}},
+        FilteredCall{SYS_restart_syscall, us, {}},
+    };
+    return calls;
 }
 
 Errand make_errand() {

@@ -4,27 +4,36 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <string_view>
 
 namespace pagesift::report {
 namespace {
 
 constexpr std::uint64_t min_bytes = 64 << 10; ///< less is not worth anybody's time
 
+/// What to type for an action that the process itself has to make.
+std::string advise(std::string_view action, const Census& census) {
+    return fmt::format("pagesift advise {} --apply {}", action, census.process.pid);
+}
+
 /// The PTE tables that nothing needs. Kernel 6.14 and later free a table when MADV_DONTNEED has
 /// zapped all of it (CONFIG_PT_RECLAIM, mm/pt_reclaim.c); a table that several mappings share
 /// stays.
 void add_empty_tables(const Census& census, std::vector<Saving>& savings) {
     const PageTables& tables = census.tables;
-    const std::string command = "in the program: madvise(slot, length, MADV_DONTNEED)";
     const std::string needs = "needs Linux 6.14 with CONFIG_PT_RECLAIM";
     if (tables.reclaimable_bytes) {
         if (*tables.reclaimable_bytes == 0) return;
-        savings.push_back({"empty page tables", *tables.reclaimable_bytes, command,
+        savings.push_back({"empty page tables", *tables.reclaimable_bytes,
+                           advise("pt-reclaim", census),
                            "--format json lists the slots; " + needs});
     } else if (tables.empty_tables.value_or(0) > 0) {
         savings.push_back({"empty page tables, at most",
-                           *tables.empty_tables * census.host.page_size, command,
-                           "their places are unknown; " + needs});
+                           *tables.empty_tables * census.host.page_size,
+                           "in the program: madvise(slot, length, MADV_DONTNEED)",
+                           "their places are unknown, so pagesift advise pt-reclaim cannot do it; "
+                           "the exact lens would know; " +
+                               needs});
     }
 }
 
@@ -39,6 +48,7 @@ std::uint64_t zero_filled_bytes(const Census& census) {
 
 /// Zero-filled pages go to swap without I/O from 6.12 on, and are free at once (mm/page_io.c).
 std::string zero_filled_note(const Census& census, std::string note) {
+    note += fmt::format("; 'pagesift advise merge {}' leaves them to KSM", census.process.pid);
     if (census.host.swaps.empty()) return note;
     return fmt::format("{}; 'pagesift advise pageout --where zero-filled {}' moves them to swap, "
                        "without I/O from Linux 6.12 on",
@@ -48,16 +58,15 @@ std::string zero_filled_note(const Census& census, std::string note) {
 void add_zero_filled(const Census& census, std::vector<Saving>& savings) {
     const auto estimate = zero_estimate(census);
     if (!estimate || estimate->zero_pages == 0) return;
-    const std::string command =
-        "in the program: madvise(MADV_DONTNEED) on them, or KSM with use_zero_pages";
+    const std::string command = advise("zero-drop", census);
     if (census.want.zero == ZeroTest::all) {
         const std::uint64_t bytes = zero_filled_bytes(census);
         if (bytes == 0) return;
         savings.push_back(
             {"zero-filled pages", bytes, command,
              zero_filled_note(census,
-                              "--where zero-filled --ranges shows where; inside a huge page they "
-                              "go when the kernel splits it")});
+                              "--where zero-filled --ranges shows where; a huge page goes only if "
+                              "all of it is zero")});
         return;
     }
     // Only what is private can be dropped, so the estimate is scaled to its part of the hits.
@@ -83,8 +92,7 @@ void add_ksm_sole(const Census& census, std::vector<Saving>& savings) {
     constexpr std::uint64_t metadata_bytes = 128;
     const std::uint64_t bytes = census.totals.kind_pages(Kind::ksm_sole) * metadata_bytes;
     if (bytes < min_bytes) return;
-    savings.push_back({"KSM metadata of pages mapped once", bytes,
-                       "in the program: madvise(MADV_UNMERGEABLE) on their ranges",
+    savings.push_back({"KSM metadata of pages mapped once", bytes, advise("unmerge", census),
                        "the pages stay; scanning and a copy on the next write are saved"});
 }
 

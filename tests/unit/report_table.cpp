@@ -186,7 +186,14 @@ TEST_CASE("report: savings come in order of gain and only where there are any") 
     REQUIRE(savings.size() == 2);
     CHECK(savings[0].bytes == 1000 * 4096);
     CHECK(savings[0].what == "zero-filled pages");
-    for (const Saving& saving : savings) CHECK_FALSE(saving.command.empty());
+    census.mapping(0x7ffe00000000).present(1000, Kind::ksm_sole);
+    census.census.process.pid = 4711;
+    savings = find_savings(census.census);
+    REQUIRE(savings.size() == 3);
+    CHECK(savings[0].command == "pagesift advise zero-drop --apply 4711");
+    CHECK(has(savings[0].note, "'pagesift advise merge 4711'"));
+    CHECK(savings[1].command == "pagesift advise unmerge --apply 4711");
+    CHECK(savings[2].command == "pagesift advise pt-reclaim --apply 4711");
     CHECK(find_savings(Census{}).empty());
 }
 
@@ -194,7 +201,7 @@ TEST_CASE("report: commands are not dimmed, notes are") {
     ReportOptions options;
     options.colour = true;
     const std::string text = typical().render(options);
-    CHECK(has(text, "\n            in the program: madvise"));
+    CHECK(has(text, "\n            pagesift advise pt-reclaim --apply "));
     CHECK(has(text, "\n            \033[2m--format json"));
 }
 
@@ -204,6 +211,7 @@ TEST_CASE("report: only empty tables whose place is unknown are an upper bound")
     const auto savings = find_savings(census.census);
     REQUIRE(savings.size() == 1);
     CHECK(has(savings[0].what, "at most"));
+    CHECK(has(savings[0].command, "in the program: madvise"));
     CHECK(savings[0].bytes == 2 * 4096);
 }
 

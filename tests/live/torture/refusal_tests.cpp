@@ -14,7 +14,6 @@
 #include <fstream>
 #include <functional>
 #include <grp.h>
-#include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <sys/auxv.h>
@@ -155,15 +154,41 @@ TEST_CASE("remote call: not in a process that is stopped, which stays so") {
     CHECK(target.numbers.grows(0));
 }
 
-TEST_CASE("remote call: not under seccomp") {
+TEST_CASE("remote call: not under seccomp that may not let the detour pass") {
+    if (!can_call()) return;
+    for (const int number : {SYS_rt_sigprocmask, SYS_clone, SYS_exit, SYS_waitid}) {
+        const Counting target{[&] { forbid_calls({number}); }};
+        check_refused(target, "is under seccomp, which may not let system call " +
+                                  std::to_string(number) + " pass");
+    }
+    const Child child{[](const auto& ready) {
+        ready();
+        if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) != 0) _exit(9);
+        for (;;) continue;
+    }};
+    nap(20000);
+    CHECK(contains(why_refused(child.pid()), "is under strict seccomp"));
+}
+
+TEST_CASE("remote call: under seccomp that lets the detour pass, whatever the child is let do") {
     if (!can_call()) return;
     const Counting target{[] {
-        sock_filter allow[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-        sock_fprog program{1, allow};
-        ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) _exit(9);
+        start_another_thread();
+        forbid_calls({SYS_ptrace, SYS_wait4, SYS_madvise});
+        forbid_calls({SYS_mount}); // a second filter
     }};
-    check_refused(target, "is under seccomp");
+    int error = -1;
+    open_target(target.pid())
+        ->with_all_stopped(
+            [&](os::StoppedProcess& stopped) {
+                error = stopped.advise({Address{0}, Address{4096}}, MADV_NORMAL);
+            },
+            patient());
+    CHECK(error == ENOMEM); // the kernel's own word: nothing is mapped there
+    CHECK(target.numbers.grows(0));
+    const std::string said = as_nobody([&] { return why_refused(target.pid()); });
+    CHECK_MESSAGE(contains(said, "EACCES"), said);
+    CHECK(target.numbers.grows(0));
 }
 
 TEST_CASE("remote call: not where the kernel writes to the memory of the target") {

@@ -179,7 +179,8 @@ TEST_CASE(
         CHECK(flags_of(child.pid(), address).find(" mg") != std::string::npos);
         int unmerge = -1;
         target->with_all_stopped(
-            [&](StoppedProcess& stopped) { unmerge = stopped.advise(whole, MADV_UNMERGEABLE); });
+            [&](StoppedProcess& stopped) { unmerge = stopped.advise(whole, MADV_UNMERGEABLE); },
+            patient());
         CHECK(unmerge == 0);
         CHECK(flags_of(child.pid(), address).find(" mg") == std::string::npos);
     } else {

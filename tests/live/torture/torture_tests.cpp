@@ -26,6 +26,16 @@ TEST_CASE("remote call: no write is lost to a call that comes late") {
     CHECK(toll.killed > 0);
 }
 
+TEST_CASE("remote call: a victim under seccomp notices nothing either") {
+    if (!can_call()) return;
+    const auto toll =
+        torture(torture_seconds(4) / 2, ToolPlan::Way::product, VictimKind::filtered, 4714);
+    MESSAGE(toll.text());
+    CHECK_MESSAGE(toll.harmless(), toll.text());
+    CHECK(toll.killed > 0);
+    CHECK(toll.done > 0);
+}
+
 TEST_CASE("remote call: the torture notices a call that is not safe") {
     if (!can_call()) return;
     Toll toll;

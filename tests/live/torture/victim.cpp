@@ -3,14 +3,18 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <vector>
 
 #include "torture/victim_threads.hpp"
 
@@ -54,6 +58,19 @@ void make_slots(VictimReport& report, int slots) {
 }
 
 } // namespace
+
+void forbid_calls(std::initializer_list<int> numbers) {
+    std::vector<sock_filter> filter{BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
+    for (const int number : numbers) {
+        filter.push_back(
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<std::uint32_t>(number), 0, 1));
+        filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS));
+    }
+    filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+    const sock_fprog program{static_cast<unsigned short>(filter.size()), filter.data()};
+    ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) _exit(9);
+}
 
 VictimReport& victim_report() { return *the_report; }
 
@@ -116,6 +133,10 @@ void run_victim(VictimReport& report, VictimKind kind) {
         break;
     case VictimKind::sleepy: start_sleeping_threads(); break;
     case VictimKind::racing: start_racing_threads(); break;
+    case VictimKind::filtered:
+        forbid_calls({SYS_ptrace, SYS_wait4, SYS_madvise});
+        start_sleeping_threads();
+        break;
     }
     report.ready = 1;
     run_main_thread(own);

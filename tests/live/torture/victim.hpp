@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <ctime>
+#include <initializer_list>
 #include <string>
 #include <sys/types.h>
 
@@ -42,6 +43,8 @@ enum class VictimKind {
     sleepy,  ///< a few threads that sleep
     advised, ///< full, and memory in which every action finds something
     racing,  ///< one thread sleeps, another writes to the slots all the time
+    /// as sleepy, and system calls that only the remote call's child makes would end it (seccomp)
+    filtered,
 };
 
 /// Runs in a fresh child; never returns. The test's report must be in shared memory.
@@ -53,6 +56,9 @@ using VictimBody = void (*)(Ledger&);
 void start_thread(const char* name, VictimBody body, bool interruption_is_normal = false);
 /// What needs instructions of its own, where this machine has them.
 void start_machine_threads();
+
+/// From now on these system calls end the process (seccomp).
+void forbid_calls(std::initializer_list<int> numbers);
 
 bool has_rseq();
 /// Stays in a restartable sequence while the word is what it was. False: at its end the kernel no

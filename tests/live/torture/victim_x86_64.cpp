@@ -270,12 +270,4 @@ void start_machine_threads() {
 
 } // namespace pagesift::live
 
-#else
-
-namespace pagesift::live {
-void start_machine_threads() {}
-bool has_rseq() { return false; }
-bool is_aborted_when_moved(const std::atomic<std::uint64_t>&, std::uint64_t) { return true; }
-} // namespace pagesift::live
-
 #endif
