@@ -170,9 +170,8 @@ bool can_do(const char* action) {
     if (!have_root() || lenses().size() < 2) return false;
     const Target target(witness::slot_size(), map_private);
     const auto remark = remark_of(advise(on_inside(target, action)));
-    for (const char* why :
-         {"has not been tried", "frees no page tables", "page tables is not known",
-          "may share the target's memory: this kernel cannot tell"})
+    for (const char* why : {"frees no page tables", "page tables is not known",
+                            "may share the target's memory: this kernel cannot tell"})
         if (remark.find(why) != std::string::npos) {
             skip(remark.substr(remark.find(": ") + 2));
             return false;
