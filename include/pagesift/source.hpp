@@ -207,6 +207,10 @@ public:
 
     /// What could not be seen so far, each once; called after the last read.
     virtual std::vector<Gap> gaps() const = 0;
+
+    /// What was read ahead of being asked for is not handed out any more: for those who know that
+    /// the process has changed. Not while another thread reads.
+    virtual void forget_read_ahead() {}
 };
 
 } // namespace pagesift

@@ -128,6 +128,8 @@ private:
             vain_ = answer.parts.empty() ? vain_ + 1 : 0;
             std::vector<std::pair<Task, AddressRange>> done;
             for (const InsidePart& part : answer.parts) take(tasks, part, done);
+            // What was read after an earlier stop is older than this one.
+            source_.forget_read_ahead();
             for (const auto& [task, range] : done) measure(task, range);
         } catch (const Error& error) {
             if (error.kind() != ErrorKind::failed) {

@@ -355,12 +355,21 @@ public:
         options.patience = std::max<Nanoseconds>(request.max_stop, std::chrono::milliseconds{1});
         options.dead_man = std::max<Nanoseconds>(options.dead_man, request.max_stop * 4);
         Nanoseconds worked{};
-        const auto report = target_.with_all_stopped(
-            [&](StoppedProcess& stopped) {
-                Work{own_root(), pid_, request, ranges, leaving_, stopped, answer}.run();
-                worked = stopped.elapsed();
-            },
-            options);
+        StopReport report;
+        const auto begin = Clock::now();
+        try {
+            report = target_.with_all_stopped(
+                [&](StoppedProcess& stopped) {
+                    Work{own_root(), pid_, request, ranges, leaving_, stopped, answer}.run();
+                    worked = stopped.elapsed();
+                },
+                options);
+        } catch (const Error& error) {
+            // A stop that took too long has done what it has done.
+            if (error.kind() != ErrorKind::failed || answer.parts.empty()) throw;
+            answer.stopped_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+            return answer;
+        }
         // Of the last stops, so that one that was slow does not stay in the way for ever.
         leaving_ = (leaving_ * 3 + (report.stopped - worked)) / 4;
         answer.stopped_seconds = std::chrono::duration<double>(report.stopped).count();

@@ -24,6 +24,9 @@ public:
     /// All mappings of the process, by address. Not while another thread reads.
     void plan(std::span<const Mapping> mappings);
 
+    /// What was read together with a block, and not handed out yet, is read again.
+    void forget() { last_.reset(); }
+
     /// Fills the columns of @p block as ExactPages::read does, from what was read together with
     /// the block before it, or reads what follows as well. What is asked for again is read again.
     /// False: it is to be read alone.

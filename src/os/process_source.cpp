@@ -413,6 +413,10 @@ bool ProcessSource::is_same_process() const {
     return stat.error == 0 && procfs::parse_start_time(stat.text).value_or(0) == start_time_;
 }
 
+void ProcessSource::forget_read_ahead() {
+    if (neighbours_) neighbours_->forget();
+}
+
 std::vector<Gap> ProcessSource::gaps() const {
     if (!is_same_process())
         gaps_.add({"process", std::nullopt, "the process ended while it was read", "", true});

@@ -28,6 +28,7 @@ public:
     std::optional<std::vector<AddressRange>>
     locate_tables(std::span<const AddressRange> ranges) override;
     std::vector<Gap> gaps() const override;
+    void forget_read_ahead() override;
 
 private:
     /// What is read once: a look asks for the process a second time when it is done, for what its

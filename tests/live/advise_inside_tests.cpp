@@ -414,7 +414,8 @@ std::string some_device() {
 /// These pages are left alone with that reason, others are not.
 void check_left_alone(const char* reason,
                       const std::function<bool(std::uint64_t, std::size_t)>& special) {
-    CAPTURE(reason);
+    const std::string why = reason;
+    CAPTURE(why);
     const Target target(2 * slot, [&](std::uint64_t at, std::size_t bytes) {
         make_zeros(at, bytes);
         if (!special(at, slot)) _exit(1);
@@ -423,7 +424,7 @@ void check_left_alone(const char* reason,
     const auto done = advise(on_inside(target, "zero-drop", {"--apply"}));
     CHECK_MESSAGE(done.outcome.exit_code == 0, done.outcome.err);
     CHECK(done.skipped(reason) > 0);
-    CHECK(done.effect("moved_bytes") == slot / 2);
+    CHECK_MESSAGE(done.effect("moved_bytes") == slot / 2, field(done.process, "effect").dump());
 }
 
 } // namespace
