@@ -226,9 +226,14 @@ TEST_CASE("remote call: not where its instructions find no room") {
     const std::string bytes((page - end % page) % page, '\x55');
     const int memory =
         ::open(("/proc/" + std::to_string(filled.pid()) + "/mem").c_str(), O_RDWR | O_CLOEXEC);
+    // Some kernels let only a tracer write there (proc_mem.force_override).
+    REQUIRE(::ptrace(PTRACE_SEIZE, filled.pid(), nullptr, nullptr) == 0);
     REQUIRE(::pwrite(memory, bytes.data(), bytes.size(), static_cast<off_t>(end)) ==
             static_cast<ssize_t>(bytes.size()));
     ::close(memory);
+    ::ptrace(PTRACE_INTERRUPT, filled.pid(), nullptr, nullptr);
+    REQUIRE(::waitpid(filled.pid(), nullptr, __WALL) == filled.pid());
+    REQUIRE(::ptrace(PTRACE_DETACH, filled.pid(), nullptr, nullptr) == 0);
     check_refused(filled, "has no room behind its vdso");
 
     SharedNumbers counted;
