@@ -37,9 +37,9 @@ ExactAccess::ExactAccess(std::uint32_t pid, const Machine& machine, const OpenOp
       notes_(machine.host->page_size),
       counted_(counters_.read()) {
     const auto view = lens_->lease();
-    if (auto trouble = view->flags_trouble(); !trouble.empty())
+    if (const auto trouble = view->flags_trouble(); !trouble.empty())
         throw Error{ErrorKind::unsupported, "--source exact", 0,
-                    view->flags_checked() ? "" : "root", std::move(trouble)};
+                    view->flags_checked() ? "" : "root", trouble};
     const auto top = view->find_top_table(target_.pagemap());
     if (!top)
         throw Error{ErrorKind::unsupported, "--source exact", 0, "",
