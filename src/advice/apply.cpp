@@ -134,9 +134,11 @@ private:
             again.ranges.push_back(range);
         }
         if (again.ranges.empty()) return false;
+        counted_.clear();
+        for (const Stayed& one : effect_.stayed)
+            if (one.reason == Reason::fresh) counted_.push_back(one.range);
         std::erase_if(effect_.stayed, passes);
         ++effect_.retries;
-        retrying_ = true;
         if (options_.pause) options_.pause();
         drain(again.ranges.front());
         act_on(make_batches(again, options_.batch_bytes));
@@ -230,13 +232,24 @@ private:
             const std::size_t end = at + count;
             while (at < end && left >= ranges[at].size().value) {
                 left -= ranges[at].size().value;
-                if (!retrying_) effect_.advised_bytes += ranges[at].size().value;
+                effect_.advised_bytes += uncounted_bytes(ranges[at]);
                 parts[at++].advised = true;
             }
             if (done.error == 0 && done.done_bytes > 0) continue;
             if (at < end) parts[at++].error = done.error != 0 ? done.error : EIO;
             if (done.error == ESRCH) break;
         }
+    }
+
+    /// Without what an earlier try has gone through already.
+    std::uint64_t uncounted_bytes(AddressRange range) const {
+        std::uint64_t bytes = range.size().value;
+        auto one = std::partition_point(counted_.begin(), counted_.end(), [&](AddressRange before) {
+            return before.end <= range.start;
+        });
+        for (; one != counted_.end() && one->start < range.end; ++one)
+            bytes -= one->intersect(range).size().value;
+        return bytes;
     }
 
     void stay(AddressRange range, std::size_t mapping, Reason reason, int error = 0) {
@@ -250,7 +263,7 @@ private:
     const ApplyOptions& options_;
     Effect effect_;
     Measure measure_;
-    bool retrying_ = false;
+    std::vector<AddressRange> counted_; ///< in Effect::advised_bytes already; by address
 };
 
 } // namespace

@@ -53,6 +53,16 @@ bool read_entries(const AccessTarget& target, AddressRange range,
     return n == static_cast<std::int64_t>(entries.size());
 }
 
+bool leap(const AccessTarget& target, AddressRange wanted, PageNotes& notes, TouchBlock& block) {
+    const AddressRange nothing{wanted.start, target.next_populated(wanted)};
+    if (nothing.empty()) return false;
+    notes.clear(nothing);
+    block.range = nothing;
+    block.uniform = true;
+    block.touches.assign(1, Touch::none);
+    return true;
+}
+
 bool are_generations_on(const HostFacts& host) {
     const auto found = host.settings.find("lru_gen/enabled");
     return found != host.settings.end() &&

@@ -48,7 +48,6 @@ private:
     RefClearer clearer_;
     ReclaimCounters counters_;
     std::uint64_t top_ = 0;
-    bool leaps_;          ///< PAGEMAP_SCAN finds the next page
     bool generations_on_; ///< MGLRU
     AccessTraits traits_;
     FaultWatch faults_;
@@ -138,6 +137,9 @@ private:
 /// @return false: the process' memory is gone
 bool read_entries(const AccessTarget& target, AddressRange range,
                   std::vector<std::uint64_t>& entries);
+/// Where nothing is at the start of @p wanted: makes @p block of it, as far as that goes, and drops
+/// what was noted of it. So terabytes that are only reserved take no time.
+bool leap(const AccessTarget& target, AddressRange wanted, PageNotes& notes, TouchBlock& block);
 /// Whether MGLRU is switched on.
 bool are_generations_on(const HostFacts& host);
 /// The part of @p wanted that one block takes.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "os/access_target.hpp"
 
+#include "os/probe.hpp"
+#include "os/scan.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -37,7 +40,11 @@ std::string find_base(const Root& root, std::uint32_t pid) {
 } // namespace
 
 AccessTarget::AccessTarget(std::uint32_t pid, const OpenOptions& options, const HostFacts& host)
-    : root_(options.root), pid_(pid), base_(find_base(root_, pid)), page_size_(host.page_size) {
+    : root_(options.root),
+      pid_(pid),
+      base_(find_base(root_, pid)),
+      page_size_(host.page_size),
+      leaps_(!options.without.contains("pagemap-scan") && host_has_pagemap_scan()) {
     auto opened = root_.open(base_ + "/pagemap", O_RDONLY);
     if (!opened.fd) {
         if (opened.error == ENOENT || opened.error == ESRCH) throw_gone();
@@ -50,6 +57,11 @@ AccessTarget::AccessTarget(std::uint32_t pid, const OpenOptions& options, const 
 void AccessTarget::throw_gone() const {
     throw Error{ErrorKind::gone, fmt::format("pid {}", pid_), 0, "",
                 "the process ended, or replaced its memory, while it was watched"};
+}
+
+Address AccessTarget::next_populated(AddressRange range) const {
+    if (!leaps_ || range.empty()) return range.start;
+    return os::next_populated(pagemap_.get(), range).value_or(range.start);
 }
 
 OpenResult AccessTarget::open_clear_refs() const {
@@ -156,6 +168,7 @@ void PageNotes::set(AddressRange range, std::span<const std::uint64_t> notes) {
 }
 
 void PageNotes::clear(AddressRange range) {
+    if (range.empty()) return;
     const std::lock_guard lock{mutex_};
     const std::uint64_t chunk_bytes = chunk_pages * page_size_;
     for (auto found = chunks_.lower_bound(range.start.value / chunk_bytes);

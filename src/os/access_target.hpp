@@ -25,6 +25,9 @@ public:
     std::uint32_t pid() const { return pid_; }
     std::uint64_t page_size() const { return page_size_; }
     OpenResult open_clear_refs() const;
+    /// The first page in @p range that has an entry, or the range's end; where the kernel does not
+    /// tell (before 6.7), its start.
+    Address next_populated(AddressRange range) const;
 
     /// Throws Error (gone) once the memory that the page map was opened on is nobody's any more.
     void expect_alive(const std::vector<Mapping>& mappings) const;
@@ -39,6 +42,7 @@ private:
     std::uint32_t pid_;
     std::string base_;
     std::uint64_t page_size_;
+    bool leaps_; ///< PAGEMAP_SCAN finds the next page
     Fd pagemap_;
 };
 

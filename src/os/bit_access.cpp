@@ -84,6 +84,7 @@ Touch BitAccess::judge(std::uint64_t entry, std::uint64_t flags, std::uint64_t w
 void BitAccess::sight(const Mapping& /*mapping*/, AddressRange wanted, Sight which,
                       TouchBlock& block) {
     block = {};
+    if (leap(target_, wanted, notes_, block)) return;
     block.range = one_block(wanted, target_.page_size());
     PageBlock pages;
     if (!read_entries(target_, block.range, pages.entries)) {

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include "os/access_sources.hpp"
-#include "os/probe.hpp"
-#include "os/scan.hpp"
 #include "pagesift/abi.hpp"
 
 #include <algorithm>
@@ -35,14 +33,13 @@ ExactAccess::ExactAccess(std::uint32_t pid, const Machine& machine, const OpenOp
       lens_(lens_of(machine)),
       clearer_(target_, *machine.host),
       counters_(target_.root()),
-      leaps_(!options.without.contains("pagemap-scan") && host_has_pagemap_scan()),
       generations_on_(are_generations_on(*machine.host)),
       notes_(machine.host->page_size),
       counted_(counters_.read()) {
     const auto view = lens_->lease();
-    if (auto trouble = view->flags_trouble(); !trouble.empty())
+    if (const auto trouble = view->flags_trouble(); !trouble.empty())
         throw Error{ErrorKind::unsupported, "--source exact", 0,
-                    view->flags_checked() ? "" : "root", std::move(trouble)};
+                    view->flags_checked() ? "" : "root", trouble};
     const auto top = view->find_top_table(target_.pagemap());
     if (!top)
         throw Error{ErrorKind::unsupported, "--source exact", 0, "",
@@ -353,11 +350,10 @@ void ExactAccess::sight(const Mapping& mapping, AddressRange wanted, Sight which
     auto buffers = take_buffers();
     Sighter{*this, mapping, which, *buffers, block}.run();
     give_back(std::move(buffers));
-    if (!block.uniform || block.range.end == wanted.end || !leaps_) return;
-    if (const auto next = next_populated(target_.pagemap(), {block.range.end, wanted.end})) {
-        notes_.clear({block.range.end, *next});
-        block.range.end = *next;
-    }
+    if (!block.uniform) return;
+    const Address next = target_.next_populated({block.range.end, wanted.end});
+    notes_.clear({block.range.end, next});
+    block.range.end = next;
 }
 
 } // namespace pagesift::os

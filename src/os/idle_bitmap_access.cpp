@@ -81,6 +81,7 @@ void IdleBitmapAccess::prepare(const std::vector<Mapping>& mappings) {
 void IdleBitmapAccess::sight(const Mapping& mapping, AddressRange wanted, Sight which,
                              TouchBlock& block) {
     block = {};
+    if (leap(target_, wanted, notes_, block)) return;
     block.range = one_block(wanted, target_.page_size());
     PageBlock pages;
     if (!read_entries(target_, block.range, pages.entries)) {

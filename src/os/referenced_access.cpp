@@ -53,6 +53,7 @@ void ReferencedAccess::prepare(const std::vector<Mapping>& mappings) {
 void ReferencedAccess::sight(const Mapping& mapping, AddressRange wanted, Sight which,
                              TouchBlock& block) {
     block = {};
+    if (leap(target_, wanted, notes_, block)) return;
     block.range = one_block(wanted, target_.page_size());
     std::vector<std::uint64_t> entries;
     if (!read_entries(target_, block.range, entries)) {

@@ -198,9 +198,9 @@ private:
     static void add_columns(const Screen& screen, const Ages& ages, Columns& columns) {
         const std::size_t amount = screen.amounts.width(ages.all_bytes());
         std::vector<std::string_view> titles{"ALL", ages.source.proves_idle ? "IDLE" : "NO SIGN"};
-        if (has_shorter(ages)) titles.push_back("IN PART");
-        titles.push_back(ages.source.reads_seen ? "ACCESSED" : "WRITTEN");
-        titles.push_back("UNKNOWN");
+        if (has_shorter(ages)) titles.emplace_back("IN PART");
+        titles.emplace_back(ages.source.reads_seen ? "ACCESSED" : "WRITTEN");
+        titles.emplace_back("UNKNOWN");
         for (const std::string_view title : titles) columns.add(title, amount, Align::right);
     }
 

@@ -41,6 +41,15 @@ bool have_exact() {
     return std::find(all.begin(), all.end(), "exact") != all.end();
 }
 
+bool has_pagemap_scan() {
+    const auto doctor = run_pagesift({"doctor", "--format", "json"});
+    const json told = json::parse(doctor.out, nullptr, false);
+    for (const json& one : field(told, "features"))
+        if (field(one, "name") == "pagemap-scan" && field(one, "works") == true) return true;
+    skip("no PAGEMAP_SCAN");
+    return false;
+}
+
 /// Private memory of the process that maps it, aligned to a page-table slot, without huge pages.
 char* map_pages(std::size_t bytes, int advice = MADV_NOHUGEPAGE) {
     auto* raw = static_cast<char*>(mmap(nullptr, bytes + 2 * slot_bytes(), PROT_READ | PROT_WRITE,
@@ -453,6 +462,33 @@ TEST_CASE("cold: Referenced tells idle mappings from those in use") {
     for (const json& page : pages_of(all[0], log->start, count * page_bytes()))
         idle += field(page, "activity") == "idle";
     CHECK(idle == count);
+}
+
+TEST_CASE("cold: terabytes that are only reserved take no time, by any source") {
+    if (!have_root() || !has_pagemap_scan()) return;
+    static constexpr std::uint64_t reserved = std::uint64_t{1} << 43;
+    SharedLog log;
+    const Child worker{[&](const auto& ready) {
+        auto* const memory =
+            static_cast<char*>(mmap(nullptr, reserved, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+        if (memory == MAP_FAILED) _exit(9);
+        memory[reserved / 2] = 1;
+        log->start = reinterpret_cast<std::uintptr_t>(memory) + reserved / 2;
+        ready();
+    }};
+    for (const char* source : {"exact", "referenced", "lru"}) {
+        if (std::string(source) == "exact" && !have_exact()) continue;
+        CAPTURE(source);
+        const auto begin = unix_now();
+        const auto run = run_pagesift({"cold", "--source", source, "--window", "200ms", "--format",
+                                       "json", std::to_string(worker.pid())});
+        // Page by page it would be minutes.
+        CHECK(unix_now() - begin < 20);
+        const json all = json::parse(run.out, nullptr, false);
+        REQUIRE(all.size() == 1);
+        CHECK_FALSE(pages_of(all[0], log->start, page_bytes())[0].is_null());
+    }
 }
 
 TEST_CASE("cold: SIGINT ends the window, and what was measured is printed") {

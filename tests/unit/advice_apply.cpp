@@ -117,6 +117,7 @@ TEST_CASE("advice: a huge page that was not to be had for a moment is tried agai
     };
     const Effect effect = rig.plan_and_apply(Action::collapse);
     CHECK(paused);
+    CHECK(effect.advised_bytes == slot);
     CHECK(effect.moved_bytes == slot);
     CHECK(effect.stayed.empty());
 }

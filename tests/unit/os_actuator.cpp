@@ -87,7 +87,8 @@ TEST_CASE("actuator: it notices that its process has ended") {
     CHECK(actuator->is_same());
     child.reset();
     CHECK_FALSE(actuator->is_same());
-    CHECK(actuator->advise(abi::advice::cold, {}).error == ESRCH);
+    const int error = actuator->advise(abi::advice::cold, {}).error;
+    CHECK((error == ESRCH || error == ENOSYS)); // emulators lack the call
 }
 
 TEST_CASE("actuator: no range at all says what stands in the way, and does nothing") {

@@ -91,8 +91,8 @@ TEST_CASE("exact pages: plain pages come from memory, in the words of /proc") {
                                                         PM_PRESENT | 0x102, 0, 0, 0, 0});
     const std::uint64_t merged =
         anon_flags | abi::kpf(abi::KPF_KSM) | abi::kpf(abi::KPF_REFERENCED);
-    CHECK(f.block.flags == std::vector<std::uint64_t>{anon_flags, 0, abi::kpf(abi::KPF_MMAP),
-                                                      merged, 0, 0, 0, 0});
+    CHECK(f.block.flags ==
+          std::vector<std::uint64_t>{anon_flags, 0, abi::kpf(abi::KPF_MMAP), merged, 0, 0, 0, 0});
     CHECK(f.block.map_counts == std::vector<std::uint32_t>{0, 0, 3, 2, 0, 0, 0, 0});
     CHECK(f.block.folio_orders.empty());
     CHECK(f.block.pmd_mapped.empty());
