@@ -79,7 +79,7 @@ public:
     virtual void sight(const Mapping& mapping, AddressRange wanted, Sight which,
                        TouchBlock& block) = 0;
 
-    /// whether judge_block() makes the last sighting of what a Source reads, so that it is read
+    /// Whether judge_block() makes the last sighting of what a Source reads, so that it is read
     /// once.
     virtual bool judges_blocks() const { return false; }
 

@@ -16,6 +16,7 @@ public:
     void flush(); ///< after the last run
     /// From here on what was called idle in the last round is unknown.
     void doubt() { doubts_ = true; }
+    bool doubts() const { return doubts_; }
     /// Adds a range to the histogram of @p ages.
     static void count(Ages& ages, const Range& range);
 

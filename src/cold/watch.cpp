@@ -138,7 +138,8 @@ public:
         };
         if (in_finish_)
             look.on_piece = [&] {
-                if (!access_.stands()) joiner.doubt();
+                // Asking takes time, and a doubt stays.
+                if (!joiner.doubts() && !access_.stands()) joiner.doubt();
             };
         Source& source = in_finish_ ? static_cast<Source&>(sighting) : source_;
         const Census census = pagesift::look(source, look);

@@ -223,6 +223,13 @@ TEST_CASE("cold: what does not stand is unknown") {
         CHECK(ages.ranges[0].activity == Activity::unknown);
         CHECK(ages.ranges[1].activity == Activity::accessed);
     }
+    MadeUpWatch large; // of several pieces
+    large.access.judges = true;
+    large.access.falls = {1};
+    large.source.map(base, at(3 * 65536));
+    for (const std::uint64_t i : {0, 65536, 2 * 65536}) large.page(at(i), "i");
+    CHECK(large.run(1).cold_bytes() == 0);
+    CHECK(large.access.asked == 1); // it may sleep each time
     MadeUpWatch before;
     before.access.falls = {1};
     before.source.map(base, at(8));

@@ -24,6 +24,7 @@ public:
     bool judges = false;         ///< blocks that a source read
     bool judges_none = false;    ///< says so, and then does not
     std::set<std::size_t> falls; ///< rounds of which nothing stands
+    std::size_t asked = 0;       ///< whether something stands
     bool gone = false;
     ForgetCost cost{0.5, 0.25};
     std::chrono::steady_clock::time_point* clock = nullptr; ///< turned by forget, by its cost
@@ -52,7 +53,10 @@ public:
         (void)mapping;
         return true;
     }
-    bool stands() override { return !falls.contains(round_); }
+    bool stands() override {
+        ++asked;
+        return !falls.contains(round_);
+    }
 
     void sight(const Mapping&, AddressRange wanted, Sight which, TouchBlock& block) override {
         say(which == Sight::note ? "note" : "judge");
