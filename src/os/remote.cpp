@@ -92,6 +92,7 @@ StopReport RemoteTarget::Files::stop(const std::function<void(StoppedProcess&)>&
                                      Sharers& sharers) const {
     StopReport report;
     Tracer tracer{options.patience, options.after_step};
+    tracer.hurry(0);
     const auto began = Tracer::Clock::now();
     tracer.be_done_by(began + options.patience);
     Parent parent{tracer, root, thread};
@@ -103,6 +104,7 @@ StopReport RemoteTarget::Files::stop(const std::function<void(StoppedProcess&)>&
         throw Error{ErrorKind::gone, fmt::format("process {}", pid), ESRCH};
     }
     const pid_t child = parent.make_child();
+    tracer.hurry(child);
     Puppet puppet{tracer, root, child, parent, began};
     std::exception_ptr failure;
     try {

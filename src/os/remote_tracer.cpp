@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <sched.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -70,6 +71,11 @@ void Tracer::call(std::string_view name, int request, pid_t thread, std::uint64_
     if (error == ESRCH) throw Error{ErrorKind::gone, name_of(thread), error};
     throw Error{error == EPERM ? ErrorKind::denied : ErrorKind::failed, name_of(thread), error, "",
                 fmt::format("{} was refused ({})", name, errno_name(error))};
+}
+
+void Tracer::hurry(pid_t thread) {
+    static constexpr int first = -20;
+    ::setpriority(PRIO_PROCESS, static_cast<id_t>(thread), first);
 }
 
 void Tracer::seize(pid_t thread, std::uint64_t options) {

@@ -41,6 +41,11 @@ public:
     Tracer(std::chrono::nanoseconds patience, std::function<void(std::string_view)> after_step)
         : patience_(patience), after_step_(std::move(after_step)) {}
 
+    /// Gives a thread, 0 for this one, more of the processors than most others have, as far as that
+    /// is allowed (CAP_SYS_NICE): nothing is more urgent while the target stands still. Never for
+    /// threads that outlive this program.
+    void hurry(pid_t thread);
+
     /// PTRACE_SEIZE with @p options, then PTRACE_INTERRUPT. The thread still runs.
     /// @throws Error gone; denied where the kernel refuses
     void seize(pid_t thread, std::uint64_t options);

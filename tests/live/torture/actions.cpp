@@ -194,7 +194,7 @@ public:
 
     void run_round(const std::string& action) {
         ActionSum& sum = toll_.sums[action];
-        if (sum.done < goals_.actions) leave_alone(action, sum);
+        if (sum.acted < goals_.actions) leave_alone(action, sum);
         if (!wants_kills(sum)) return;
         kill_at_call(action, sum);
         kill_at_random(action, sum);
@@ -203,14 +203,14 @@ public:
     bool has_all(const std::vector<std::string>& actions) const {
         return std::all_of(actions.begin(), actions.end(), [&](const std::string& action) {
             const auto found = toll_.sums.find(action);
-            return found != toll_.sums.end() && found->second.done > 0 &&
+            return found != toll_.sums.end() && found->second.acted > 0 &&
                    found->second.killed() > 0;
         });
     }
     bool is_done(const std::string& action) const {
         const auto found = toll_.sums.find(action);
         return found != toll_.sums.end() && !wants_kills(found->second) &&
-               found->second.done >= goals_.actions;
+               found->second.acted >= goals_.actions;
     }
     ActionToll finish() {
         look();
@@ -226,15 +226,16 @@ private:
         // The first one is somewhere, for sessions that do not get through all of them.
         plan.kill_at_call = call = call == 0 ? static_cast<int>(next() % 100) + 1 : call;
         plan.call_delay_us = next() % 2 == 0 ? 0 : static_cast<unsigned>(next() % 300);
-        const bool killed = note(run_action(victim_->pid(), plan), sum);
+        const auto end = run_action(victim_->pid(), plan);
+        const bool killed = note(end, sum);
         sum.killed_at_call += killed ? 1 : 0;
         if (killed) sum.last_call = std::max(sum.last_call, call);
         // Past the last call it is done: from the beginning. Most of the calls of a long action are
         // alike, so the later ones are taken at random.
-        if (!killed)
-            call = 1;
-        else
+        if (killed)
             call += call < 200 ? 1 : static_cast<int>(next() % 50) + 1;
+        else if (end.stops > 0 || end.kind == ActionEnd::Kind::refused)
+            call = 1;
         look();
     }
     void kill_at_random(const std::string& action, ActionSum& sum) {
@@ -265,6 +266,7 @@ private:
             ++sum.done;
             sum.advised_bytes += end.advised_bytes;
             sum.moved_bytes += end.moved_bytes;
+            sum.acted += end.stops > 0 ? 1 : 0;
             sum.stops += static_cast<std::uint64_t>(end.stops);
             if (end.stops > 0) sum.longest_stops.push_back(end.longest_stop);
             sum.late += end.longest_stop > goals_.max_stop ? 1 : 0;
@@ -333,7 +335,8 @@ double ActionSum::percentile(double share) const {
 
 std::string ActionSum::text() const {
     std::ostringstream out;
-    out << std::fixed << std::setprecision(2) << done << " done (" << in_part << " in part), "
+    out << std::fixed << std::setprecision(2) << done << " done (" << in_part << " in part, "
+        << acted << " with something to do), "
         << killed_at_call << " killed at a call (up to number " << last_call << "), "
         << killed_at_random << " killed at random, " << (moved_bytes >> 10) << " KiB of "
         << (advised_bytes >> 10) << " KiB, " << stops

@@ -32,14 +32,16 @@ ActionEnd run_action(pid_t target, const ActionPlan& plan);
 
 /// When a torture is over: when all of it was done, or at the end of the time whatever was done.
 struct ActionGoals {
-    int actions = 0; ///< of each kind, that came to their end
+    int actions = 0; ///< of each kind, that came to their end and had something to do
     int kills = 0;   ///< of each kind
     double seconds = 0;
     double max_stop = 0.01;
 };
 
 struct ActionSum {
-    int done = 0, in_part = 0, late = 0; ///< late: a stop was longer than it might be
+    int done = 0, in_part = 0;
+    int acted = 0; ///< of those that were done: there was something to do
+    int late = 0;  ///< a stop was longer than it might be
     int killed_at_call = 0, killed_at_random = 0, last_call = 0;
     std::map<std::string, int> refused; ///< by reason, without numbers
     std::uint64_t advised_bytes = 0, moved_bytes = 0;
