@@ -19,7 +19,8 @@ namespace pagesift::os {
 /// - by the kernel's counters (ReclaimCounters), which takes nothing from pages. Where they move,
 ///   pages that do not look accessed are unknown;
 /// - where they moved before the round began, and reclaim is classic: by PG_active, noted of each
-///   page before the clearing. Pages that have left the active list since are unknown.
+///   page before the clearing. Pages that have changed their list since, or are on none, are
+///   unknown; and entries are looked at once more after the flags.
 class ExactAccess final : public AccessSource {
 public:
     ExactAccess(std::uint32_t pid, const Machine& machine, const OpenOptions& options);
