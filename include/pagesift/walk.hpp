@@ -84,6 +84,7 @@ struct KernelLayout {
     std::optional<std::uint32_t> page_type, PGTY_table; ///< for read_page_tables (6.12)
     std::optional<std::uint32_t> PG_young, PG_idle;     ///< with CONFIG_PAGE_IDLE_FLAG
     std::optional<std::uint32_t> PG_reserved, PG_swapbacked, PG_swapcache; ///< read_plain_pages
+    std::optional<std::uint32_t> PG_workingset;                            ///< judge_access
     std::optional<std::uint32_t> PG_hwpoison; ///< with CONFIG_MEMORY_FAILURE
 
     /// Whether page_compound_head is that of compound_info (7.2), which may be a mask: see head_of.
@@ -358,14 +359,19 @@ struct Sighting {
     std::uint64_t flags = 0; ///< Frame::flags
 };
 
-enum class Access : std::uint8_t { accessed, unknown, idle };
+enum class Access : std::uint8_t {
+    accessed,
+    unknown,
+    idle_unless_refilled, ///< idle if no active list was scanned meanwhile (pgrefill of vmstat)
+    idle,
+};
 
-/// Whether a page was accessed between two sightings, the first of which was taken right after
+/// Whether a page was accessed between two sightings, the first of which was taken right before
 /// clear_refs 1; whoever else clears accessed bits, but for MGLRU, which leaves no trace. Any
 /// evidence that it was is `accessed`; any sign that evidence may have been lost is `unknown`: the
 /// page left its frame, the active list or the inactive one, is on no list, or is not present.
-/// Believe `idle` only of an entry that still is the same after the flags were read: reclaim of the
-/// inactive list takes the last trace away right before it unmaps the page.
+/// Believe in idleness only where the entry is the same once more after the flags were read:
+/// reclaim of the inactive list takes the last trace away right before it unmaps the page.
 Access judge_access(const KernelLayout& layout, const Sighting& first, const Sighting& now);
 
 enum class Zero : std::uint8_t { zero, not_zero, unreadable };

@@ -16,7 +16,8 @@ struct Note {
     static constexpr std::uint64_t active = std::uint64_t{1} << 60;
     static constexpr std::uint64_t huge = std::uint64_t{1} << 59;
     static constexpr std::uint64_t in_question = std::uint64_t{1} << 58;
-    static_assert(((flags_known | active | huge | in_question) & kept) == 0);
+    static constexpr std::uint64_t unless_refilled = std::uint64_t{1} << 57;
+    static_assert(((flags_known | active | huge | in_question | unless_refilled) & kept) == 0);
 };
 
 std::shared_ptr<ExactLens> lens_of(const Machine& machine) {
@@ -62,11 +63,15 @@ void ExactAccess::prepare(const std::vector<Mapping>& mappings) {
     const auto now = counters_.read();
     notes_flags_ = !generations_on_ && (!now || now != counted_);
     counted_ = now;
+    refills_ = counters_.read_refills();
 }
 
 ForgetCost ExactAccess::forget() {
     noted_flags_ = notes_flags_;
-    at_clearing_ = counters_.read();
+    // From before the notes, so that nothing that was isolated then is under way while bits are
+    // cleared.
+    at_clearing_ = counted_;
+    refills_at_clearing_ = refills_;
     return clearer_.clear();
 }
 
@@ -292,7 +297,9 @@ private:
                     access_.noted_flags_
                         ? judge_flags(buffers_.was[index], frames[i], found[i].flags)
                         : judge_used(buffers_.was[index], frames[i], (found[i].flags & used) != 0);
-            if (which_ != Sight::last && access_.notes_flags_)
+            // What is on no list was taken from one by somebody who may clear its bits later.
+            if (which_ != Sight::last && access_.notes_flags_ &&
+                (found[i].flags & bit(layout.PG_lru)))
                 buffers_.now[index] |= Note::flags_known | (active ? Note::active : 0);
         }
     }
@@ -315,7 +322,7 @@ private:
     }
 
     /// Where flags were noted, page by page.
-    Touch judge_flags(std::uint64_t was, std::uint64_t frame, std::uint64_t flags) const {
+    Touch judge_flags(std::uint64_t& was, std::uint64_t frame, std::uint64_t flags) const {
         const auto& layout = kernel_.layout;
         if (!(was & abi::PM_PRESENT)) return Touch::unknown;
         const walk::Sighting first{true, false, was & abi::PM_PFRAME_MASK,
@@ -323,18 +330,23 @@ private:
         switch (walk::judge_access(layout, first, {true, false, frame, flags})) {
         case walk::Access::accessed: return Touch::accessed;
         case walk::Access::unknown: return Touch::unknown;
+        case walk::Access::idle_unless_refilled: was |= Note::unless_refilled; break;
         case walk::Access::idle: break;
         }
         return was & Note::flags_known ? Touch::idle : Touch::unknown;
     }
 
-    /// What seems idle must have kept its entry until after its flags were read.
+    /// What seems idle must have kept its entry until after its flags were read, and must not have
+    /// been on an active list that was scanned.
     void look_again() {
+        const auto refills = access_.counters_.read_refills();
+        const bool refilled = !refills || refills != access_.refills_at_clearing_;
         bool any = false;
         for (const std::uint32_t marked : buffers_.indices) {
             const std::uint32_t index = marked & ~judged;
             if (block_.touches[index] != Touch::idle) continue;
             block_.touches[index] = Touch::unknown;
+            if (refilled && (buffers_.was[index] & Note::unless_refilled)) continue;
             buffers_.was[index] |= Note::in_question;
             any = true;
         }

@@ -64,6 +64,7 @@ constexpr Wanted<std::optional<std::uint32_t>> optional[] = {
     {&L::PG_reserved, Ask::enumerator, "pageflags", "PG_reserved"},
     {&L::PG_swapbacked, Ask::enumerator, "pageflags", "PG_swapbacked"},
     {&L::PG_swapcache, Ask::enumerator, "pageflags", "PG_swapcache"},
+    {&L::PG_workingset, Ask::enumerator, "pageflags", "PG_workingset"},
     {&L::PG_hwpoison, Ask::enumerator, "pageflags", "PG_hwpoison"},
 };
 
@@ -160,7 +161,7 @@ void check_plausible(const KernelLayout& layout) {
          {layout.PG_referenced, layout.PG_uptodate, layout.PG_lru, layout.PG_head, layout.PG_active,
           layout.PG_young.value_or(0), layout.PG_idle.value_or(0), layout.PG_reserved.value_or(0),
           layout.PG_swapbacked.value_or(0), layout.PG_swapcache.value_or(0),
-          layout.PG_hwpoison.value_or(0)})
+          layout.PG_workingset.value_or(0), layout.PG_hwpoison.value_or(0)})
         if (bit > 63) refuse("a page flag has a strange number");
     for (const auto member :
          {layout.page_compound_head, layout.page_mapcount, layout.folio_mapping, layout.folio_index,

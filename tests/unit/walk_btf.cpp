@@ -220,8 +220,9 @@ TEST_CASE("layout: every figure comes from the types") {
     CHECK(layout.PG_head == 6);
     CHECK(layout.PG_young == 12u);
     CHECK(layout.PGTY_table == 0xf2u);
-    CHECK(layout.missing ==
-          std::vector<std::string>{"page.page_type", "pageflags.PG_idle", "pageflags.PG_hwpoison"});
+    CHECK(layout.missing == std::vector<std::string>{"page.page_type", "pageflags.PG_idle",
+                                                     "pageflags.PG_workingset",
+                                                     "pageflags.PG_hwpoison"});
     std::vector<std::pair<int, int>> shown; // swapcache is no flag of its own, young is not shown
     for (const auto& [bit, kpf_bit] : layout.shown_flags) shown.emplace_back(bit, kpf_bit);
     CHECK(shown == std::vector<std::pair<int, int>>{{0, abi::KPF_LOCKED},

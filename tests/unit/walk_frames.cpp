@@ -265,13 +265,18 @@ TEST_CASE("access: any trace means accessed, whatever else is known") {
 TEST_CASE("access: a trace that may have been lost is unknown") {
     KernelLayout layout = made_up_kernel().layout;
     const std::uint64_t active = 1 << layout.PG_active;
+    const std::uint64_t moved = 1 << *layout.PG_workingset;
     CHECK(judge_access(layout, seen(active), seen()) == Access::unknown);
-    CHECK(judge_access(layout, seen(active), seen(active)) == Access::idle);
     CHECK(judge_access(layout, seen(), seen(active)) == Access::unknown);
+    // Code stays on the list that it is taken from; others come back with a mark.
+    CHECK(judge_access(layout, seen(active), seen(active)) == Access::idle_unless_refilled);
+    CHECK(judge_access(layout, seen(), seen(moved)) == Access::idle_unless_refilled);
+    KernelLayout unmarked = layout;
+    unmarked.PG_workingset = {};
+    CHECK(judge_access(unmarked, seen(), seen()) == Access::idle_unless_refilled);
     Sighting isolated = seen();
     isolated.flags = 0;
     CHECK(judge_access(layout, seen(), isolated) == Access::unknown);
-    CHECK(judge_access(layout, isolated, seen()) == Access::idle); // not yet on a list
     Sighting gone = seen();
     gone.present = false;
     gone.young = true;
