@@ -84,13 +84,8 @@ struct KernelLayout {
     std::optional<std::uint32_t> page_type, PGTY_table; ///< for read_page_tables (6.12)
     std::optional<std::uint32_t> PG_young, PG_idle;     ///< with CONFIG_PAGE_IDLE_FLAG
     std::optional<std::uint32_t> PG_reserved, PG_swapbacked, PG_swapcache; ///< read_plain_pages
-    std::optional<std::uint32_t> PG_hwpoison;               ///< with CONFIG_MEMORY_FAILURE
-    std::optional<std::uint32_t> folio_memcg_data;          ///< with CONFIG_MEMCG
-    std::optional<std::uint32_t> obj_cgroup_memcg;          ///< between folio and cgroup (7.2)
-    std::optional<std::uint32_t> mem_cgroup_nodeinfo;       ///< with CONFIG_MEMCG
-    std::optional<std::uint32_t> mem_cgroup_per_node_memcg; ///< with CONFIG_MEMCG
-    /// mem_cgroup_per_node.lruvec.lrugen.max_seq, with CONFIG_LRU_GEN
-    std::optional<std::uint32_t> mem_cgroup_per_node_max_seq;
+    std::optional<std::uint32_t> PG_workingset;                            ///< judge_access
+    std::optional<std::uint32_t> PG_hwpoison; ///< with CONFIG_MEMORY_FAILURE
 
     /// Whether page_compound_head is that of compound_info (7.2), which may be a mask: see head_of.
     bool compound_info = false;
@@ -356,28 +351,27 @@ void read_plain_pages(KernelMemory& memory, const Kernel& kernel,
 void read_page_tables(KernelMemory& memory, const Kernel& kernel,
                       std::span<const std::uint64_t> frames, std::span<std::uint8_t> out);
 
-/// Of each frame, which is a folio's head, how far MGLRU has aged what its memory cgroup holds: the
-/// sum of max_seq over the first @p nodes NUMA nodes, and which cgroup it is: the folio's may be
-/// another one later. To be compared and nothing else. Empty where this cannot be read.
-void read_generations(KernelMemory& memory, const Kernel& kernel,
-                      std::span<const std::uint64_t> frames, unsigned nodes,
-                      std::span<std::optional<std::uint64_t>> out);
-
 /// A page at one moment, for judge_access.
 struct Sighting {
     bool present = false;
     bool young = false; ///< of the page-table entry
     std::uint64_t frame = 0;
-    std::uint64_t flags = 0;                 ///< Frame::flags
-    std::optional<std::uint64_t> generation; ///< of read_generations; empty: not known
+    std::uint64_t flags = 0; ///< Frame::flags
 };
 
-enum class Access : std::uint8_t { accessed, unknown, idle };
+enum class Access : std::uint8_t {
+    accessed,
+    unknown,
+    idle_unless_refilled, ///< idle if no active list was scanned meanwhile (pgrefill of vmstat)
+    idle,
+};
 
-/// Whether a page was accessed between two sightings, the first of which was taken right after
-/// clear_refs 1; whoever else clears accessed bits. Any evidence that it was is `accessed`; any
-/// sign that evidence may have been lost is `unknown`: the page left the active list or its frame,
-/// is not present, or MGLRU has aged its cgroup.
+/// Whether a page was accessed between two sightings, the first of which was taken right before
+/// clear_refs 1; whoever else clears accessed bits, but for MGLRU, which leaves no trace. Any
+/// evidence that it was is `accessed`; any sign that evidence may have been lost is `unknown`: the
+/// page left its frame, the active list or the inactive one, is on no list, or is not present.
+/// Believe in idleness only where the entry is the same once more after the flags were read:
+/// reclaim of the inactive list takes the last trace away right before it unmaps the page.
 Access judge_access(const KernelLayout& layout, const Sighting& first, const Sighting& now);
 
 enum class Zero : std::uint8_t { zero, not_zero, unreadable };

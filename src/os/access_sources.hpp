@@ -19,7 +19,9 @@ namespace pagesift::os {
 /// - by the kernel's counters (ReclaimCounters), which takes nothing from pages. Where they move,
 ///   pages that do not look accessed are unknown;
 /// - where they moved before the round began, and reclaim is classic: by PG_active, noted of each
-///   page before the clearing. Pages that have left the active list since are unknown.
+///   page before the clearing. Pages that have changed their list since, or are on none, are
+///   unknown; so are those that may have been on the active list if such a list was scanned.
+///   Entries are looked at once more after the flags (walk::judge_access).
 class ExactAccess final : public AccessSource {
 public:
     ExactAccess(std::uint32_t pid, const Machine& machine, const OpenOptions& options);
@@ -54,7 +56,9 @@ private:
     PageNotes notes_;
     GapLog gaps_;
     std::optional<std::uint64_t> counted_;     ///< at the last prepare()
-    std::optional<std::uint64_t> at_clearing_; ///< right before the last forget()
+    std::optional<std::uint64_t> at_clearing_; ///< as counted_, before the last forget()
+    /// Of active lists, at the last prepare(), and at the one before the last forget().
+    std::optional<std::uint64_t> refills_, refills_at_clearing_;
     bool notes_flags_ = false;                 ///< for the next round
     bool noted_flags_ = false;                 ///< for this one
     std::mutex mutex_;

@@ -15,7 +15,9 @@ struct Note {
     static constexpr std::uint64_t flags_known = std::uint64_t{1} << 61;
     static constexpr std::uint64_t active = std::uint64_t{1} << 60;
     static constexpr std::uint64_t huge = std::uint64_t{1} << 59;
-    static_assert(((flags_known | active | huge) & kept) == 0);
+    static constexpr std::uint64_t in_question = std::uint64_t{1} << 58;
+    static constexpr std::uint64_t unless_refilled = std::uint64_t{1} << 57;
+    static_assert(((flags_known | active | huge | in_question | unless_refilled) & kept) == 0);
 };
 
 std::shared_ptr<ExactLens> lens_of(const Machine& machine) {
@@ -61,11 +63,15 @@ void ExactAccess::prepare(const std::vector<Mapping>& mappings) {
     const auto now = counters_.read();
     notes_flags_ = !generations_on_ && (!now || now != counted_);
     counted_ = now;
+    refills_ = counters_.read_refills();
 }
 
 ForgetCost ExactAccess::forget() {
     noted_flags_ = notes_flags_;
-    at_clearing_ = counters_.read();
+    // From before the notes, so that nothing that was isolated then is under way while bits are
+    // cleared.
+    at_clearing_ = counted_;
+    refills_at_clearing_ = refills_;
     return clearer_.clear();
 }
 
@@ -126,6 +132,7 @@ public:
         walk::walk_tables(view_->memory(), kernel_, access_.top_, block_.range,
                           [&](const walk::SlotRun& run) { take(run); });
         read_flags();
+        if (which_ != Sight::note && access_.noted_flags_) look_again();
         if (which_ != Sight::last) access_.notes_.set(block_.range, buffers_.now);
         if (any_) return;
         block_.uniform = true;
@@ -241,8 +248,7 @@ private:
         if (bits & EntryBits::young)
             touch = judge_young(buffers_.was[index], frame, (bits & EntryBits::dirty) != 0, huge);
         else if (bits & EntryBits::used_known)
-            touch = judge_flags(buffers_.was[index], frame, (bits & EntryBits::used) != 0,
-                                (read.flags[index] & abi::kpf(abi::KPF_ACTIVE)) != 0);
+            touch = judge_used(buffers_.was[index], frame, (bits & EntryBits::used) != 0);
         else
             add_frame(index, frame, false);
     }
@@ -287,9 +293,13 @@ private:
             const bool is_judged = (buffers_.indices[first + i] & judged) != 0;
             const bool active = (found[i].flags & bit(layout.PG_active)) != 0;
             if (which_ != Sight::note && !is_judged)
-                block_.touches[index] = judge_flags(buffers_.was[index], frames[i],
-                                                    (found[i].flags & used) != 0, active);
-            if (which_ != Sight::last && access_.notes_flags_)
+                block_.touches[index] =
+                    access_.noted_flags_
+                        ? judge_flags(buffers_.was[index], frames[i], found[i].flags)
+                        : judge_used(buffers_.was[index], frames[i], (found[i].flags & used) != 0);
+            // What is on no list was taken from one by somebody who may clear its bits later.
+            if (which_ != Sight::last && access_.notes_flags_ &&
+                (found[i].flags & bit(layout.PG_lru)))
                 buffers_.now[index] |= Note::flags_known | (active ? Note::active : 0);
         }
     }
@@ -298,20 +308,69 @@ private:
 
     static constexpr std::uint64_t bit(std::uint32_t number) { return std::uint64_t{1} << number; }
 
-    /// What is present, and whose entry is not young.
-    Touch judge_flags(std::uint64_t was, std::uint64_t frame, bool used, bool active) const {
-        if (was == 0 && is_vouched_for(access_.noted_flags_))
-            return used ? Touch::accessed : Touch::idle;
+    // What is present, and whose entry is not young.
+
+    /// Where the counters watch; see stands().
+    Touch judge_used(std::uint64_t was, std::uint64_t frame, bool used) const {
+        if (was == 0 && is_vouched_for(false)) return used ? Touch::accessed : Touch::idle;
         if (!(was & abi::PM_PRESENT)) return Touch::unknown;
         // page_idle and DAMON leave PG_young behind (include/linux/page_idle.h), reclaim of the
         // inactive list PG_referenced (mm/vmscan.c: folio_check_references).
         if (used) return Touch::accessed;
         // What is there in another frame left its traces behind.
-        if ((was & abi::PM_PFRAME_MASK) != frame) return Touch::unknown;
-        if (!access_.noted_flags_) return Touch::idle; // unless stands() says otherwise
-        // Reclaim of the active list leaves no trace (mm/vmscan.c: shrink_active_list).
-        if (!(was & Note::flags_known) || ((was & Note::active) && !active)) return Touch::unknown;
-        return Touch::idle;
+        return (was & abi::PM_PFRAME_MASK) == frame ? Touch::idle : Touch::unknown;
+    }
+
+    /// Where flags were noted, page by page.
+    Touch judge_flags(std::uint64_t& was, std::uint64_t frame, std::uint64_t flags) const {
+        const auto& layout = kernel_.layout;
+        if (!(was & abi::PM_PRESENT)) return Touch::unknown;
+        const walk::Sighting first{true, false, was & abi::PM_PFRAME_MASK,
+                                   was & Note::active ? bit(layout.PG_active) : 0};
+        switch (walk::judge_access(layout, first, {true, false, frame, flags})) {
+        case walk::Access::accessed: return Touch::accessed;
+        case walk::Access::unknown: return Touch::unknown;
+        case walk::Access::idle_unless_refilled: was |= Note::unless_refilled; break;
+        case walk::Access::idle: break;
+        }
+        return was & Note::flags_known ? Touch::idle : Touch::unknown;
+    }
+
+    /// What seems idle must have kept its entry until after its flags were read, and must not have
+    /// been on an active list that was scanned.
+    void look_again() {
+        const auto refills = access_.counters_.read_refills();
+        const bool refilled = !refills || refills != access_.refills_at_clearing_;
+        bool any = false;
+        for (const std::uint32_t marked : buffers_.indices) {
+            const std::uint32_t index = marked & ~judged;
+            if (block_.touches[index] != Touch::idle) continue;
+            block_.touches[index] = Touch::unknown;
+            if (refilled && (buffers_.was[index] & Note::unless_refilled)) continue;
+            buffers_.was[index] |= Note::in_question;
+            any = true;
+        }
+        if (!any) return;
+        walk::walk_tables(view_->memory(), kernel_, access_.top_, block_.range,
+                          [&](const walk::SlotRun& run) { look_again(run); });
+    }
+
+    void look_again(const walk::SlotRun& run) {
+        const bool huge = run.state == walk::TableState::huge;
+        if (!huge && run.state != walk::TableState::populated) return;
+        const std::uint64_t at = (run.range.start - block_.range.start).value >> format_.page_shift;
+        const std::uint64_t count = run.range.size().value >> format_.page_shift;
+        const std::uint64_t skipped =
+            (run.range.start - run.slot_start).value >> format_.page_shift;
+        for (std::uint64_t i = 0; i < count; ++i) {
+            const std::uint64_t was = buffers_.was[at + i];
+            if (!(was & Note::in_question)) continue;
+            const auto entry = huge ? format_.decode(format_, run.leaf, run.leaf_level)
+                                    : format_.decode(format_, run.entries[skipped + i], 1);
+            const std::uint64_t frame = entry.frame + (huge ? skipped + i : 0);
+            if (entry.kind == walk::EntryKind::present && frame == (was & abi::PM_PFRAME_MASK))
+                block_.touches[at + i] = entry.young ? Touch::accessed : Touch::idle;
+        }
     }
 
     ExactAccess& access_;
@@ -330,6 +389,8 @@ bool ExactAccess::judge_block(const Mapping& mapping, const PageBlock& read, Tou
         (read.entries.empty() || (read.entries[0] & (abi::PM_PRESENT | abi::PM_SWAP)) == 0);
     const bool has_bits = read.entry_bits.size() == read.entries.size() && !read.flags.empty();
     if (read.uniform ? !is_none : !has_bits || mapping.backing == Backing::hugetlb) return false;
+    // Entries and flags were read one after the other, while the kernel may be reclaiming.
+    if (!read.uniform && noted_flags_) return false;
     block = {};
     block.range = read.range;
     if (read.uniform) {

@@ -25,6 +25,8 @@ public:
     explicit ReclaimCounters(const Root& root) : root_(root) {}
     /// Empty: vmstat cannot be read, or has none of them.
     std::optional<std::uint64_t> read() const;
+    /// Of the active lists alone, before accessed bits are cleared: pgrefill and pgdeactivate.
+    std::optional<std::uint64_t> read_refills() const;
 
 private:
     const Root& root_;

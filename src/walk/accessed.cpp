@@ -14,13 +14,14 @@ Access judge_access(const KernelLayout& layout, const Sighting& first, const Sig
         return Access::accessed;
     // What is not there any more, or is there in another frame, took its traces along.
     if (!first.present || !now.present || first.frame != now.frame) return Access::unknown;
-    // Reclaim of the active list leaves none (mm/vmscan.c: shrink_active_list).
-    if (has(first, layout.PG_active) && !has(now, layout.PG_active)) return Access::unknown;
-    // Nor does MGLRU, which moves pages to a generation that a page may have been in already.
-    const bool has_generations = layout.mem_cgroup_per_node_max_seq.has_value();
-    if (has_generations && (!first.generation || first.generation != now.generation))
-        return Access::unknown;
-    return Access::idle;
+    // That of the inactive list takes the trace of the one before along: meanwhile the page is on
+    // no list, and then it is unmapped, or active where that failed (shrink_folio_list).
+    const bool active = has(now, layout.PG_active);
+    if (has(first, layout.PG_active) != active || !has(now, layout.PG_lru)) return Access::unknown;
+    // Reclaim of the active list leaves no trace (shrink_active_list): it moves the page, which may
+    // be back by now, but with PG_workingset (5.0), or lets it stay if it is code of a file.
+    const bool never_moved = layout.PG_workingset && !has(now, layout.PG_workingset);
+    return !active && never_moved ? Access::idle : Access::idle_unless_refilled;
 }
 
 } // namespace pagesift::walk

@@ -21,7 +21,7 @@ public:
     /// @throws Error(bad_input) if the bytes are no BTF of this machine's byte order
     Btf(std::span<const std::byte> bytes, std::span<const std::string_view> names);
 
-    /// Byte offset of the member at the end of a dotted path ("lruvec.lrugen.max_seq"), through
+    /// Byte offset of the member at the end of a dotted path ("outer.inner"), through
     /// anonymous members. Empty: no such type or member, or a bit field.
     std::optional<std::uint32_t> offset(std::string_view type, std::string_view path) const;
     /// Elements of the array at the end of a path.

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
-#include <map>
 
 namespace pagesift::walk {
 
@@ -152,65 +151,6 @@ void read_page_tables(KernelMemory& memory, const Kernel& kernel,
             if (at && frames[i] < kernel.bases.frame_end)
                 out[i] = load_half(at) >> 24 == *layout.PGTY_table ? 1 : 0;
         });
-}
-
-namespace {
-
-/// What MGLRU has done to one memory cgroup.
-std::optional<std::uint64_t> generation_of(KernelMemory& memory, const KernelLayout& layout,
-                                           std::uint64_t memcg, unsigned nodes) {
-    std::uint64_t sum = 0;
-    for (unsigned node = 0; node < nodes; ++node) {
-        const auto per_node =
-            read_word(memory, memcg + *layout.mem_cgroup_nodeinfo + std::uint64_t{node} * 8);
-        if (!per_node || *per_node == 0) return {};
-        // Its own word for it that this is a cgroup's: memcg_data may come to mean something else.
-        const auto owner = read_word(memory, *per_node + *layout.mem_cgroup_per_node_memcg);
-        const auto sequence = read_word(memory, *per_node + *layout.mem_cgroup_per_node_max_seq);
-        if (owner != memcg || !sequence) return {};
-        sum += *sequence;
-    }
-    // The address is a multiple of its size class, so the low half is the sum's.
-    return (memcg << 16) + sum;
-}
-
-/// The same, by what a folio has in memcg_data: the cgroup or, since folios outlive it, an
-/// obj_cgroup that names the one they belong to now (mm/memcontrol.c: commit_charge). Which of the
-/// two shows itself: what is no cgroup has no node that names it.
-std::optional<std::uint64_t> generation_behind(KernelMemory& memory, const KernelLayout& layout,
-                                               std::uint64_t data, unsigned nodes) {
-    if (const auto found = generation_of(memory, layout, data, nodes)) return found;
-    if (!layout.obj_cgroup_memcg) return {};
-    const auto memcg = read_word(memory, data + *layout.obj_cgroup_memcg);
-    return memcg && *memcg != 0 ? generation_of(memory, layout, *memcg, nodes) : std::nullopt;
-}
-
-} // namespace
-
-void read_generations(KernelMemory& memory, const Kernel& kernel,
-                      std::span<const std::uint64_t> frames, unsigned nodes,
-                      std::span<std::optional<std::uint64_t>> out) {
-    assert(frames.size() == out.size());
-    const KernelLayout& layout = kernel.layout;
-    std::fill(out.begin(), out.end(), std::nullopt);
-    if (!layout.folio_memcg_data || !layout.mem_cgroup_nodeinfo ||
-        !layout.mem_cgroup_per_node_memcg || !layout.mem_cgroup_per_node_max_seq || nodes == 0)
-        return;
-    std::vector<std::uint64_t> memcgs(frames.size(), 0);
-    // memcontrol.h: the lowest bits say what kind of pointer it is; of user memory it has none.
-    read_each(
-        memory, frames.size(), 8,
-        [&](std::size_t i) { return struct_page(kernel, frames[i]) + *layout.folio_memcg_data; },
-        [&](std::size_t i, const std::byte* at) {
-            if (at && (load_word(at) & 7) == 0) memcgs[i] = load_word(at);
-        });
-    std::map<std::uint64_t, std::optional<std::uint64_t>> known;
-    for (std::size_t i = 0; i < frames.size(); ++i) {
-        if (memcgs[i] == 0) continue;
-        const auto [place, is_new] = known.try_emplace(memcgs[i]);
-        if (is_new) place->second = generation_behind(memory, layout, memcgs[i], nodes);
-        out[i] = place->second;
-    }
 }
 
 } // namespace pagesift::walk

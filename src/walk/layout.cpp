@@ -64,12 +64,8 @@ constexpr Wanted<std::optional<std::uint32_t>> optional[] = {
     {&L::PG_reserved, Ask::enumerator, "pageflags", "PG_reserved"},
     {&L::PG_swapbacked, Ask::enumerator, "pageflags", "PG_swapbacked"},
     {&L::PG_swapcache, Ask::enumerator, "pageflags", "PG_swapcache"},
+    {&L::PG_workingset, Ask::enumerator, "pageflags", "PG_workingset"},
     {&L::PG_hwpoison, Ask::enumerator, "pageflags", "PG_hwpoison"},
-    {&L::folio_memcg_data, Ask::offset, "folio", "memcg_data", "page", "memcg_data"},
-    {&L::obj_cgroup_memcg, Ask::offset, "obj_cgroup", "memcg"},
-    {&L::mem_cgroup_nodeinfo, Ask::offset, "mem_cgroup", "nodeinfo"},
-    {&L::mem_cgroup_per_node_memcg, Ask::offset, "mem_cgroup_per_node", "memcg"},
-    {&L::mem_cgroup_per_node_max_seq, Ask::offset, "mem_cgroup_per_node", "lruvec.lrugen.max_seq"},
 };
 
 /// fs/proc/page.c: stable_page_flags. Two names stand for one bit where it was renamed.
@@ -165,11 +161,11 @@ void check_plausible(const KernelLayout& layout) {
          {layout.PG_referenced, layout.PG_uptodate, layout.PG_lru, layout.PG_head, layout.PG_active,
           layout.PG_young.value_or(0), layout.PG_idle.value_or(0), layout.PG_reserved.value_or(0),
           layout.PG_swapbacked.value_or(0), layout.PG_swapcache.value_or(0),
-          layout.PG_hwpoison.value_or(0)})
+          layout.PG_workingset.value_or(0), layout.PG_hwpoison.value_or(0)})
         if (bit > 63) refuse("a page flag has a strange number");
     for (const auto member :
          {layout.page_compound_head, layout.page_mapcount, layout.folio_mapping, layout.folio_index,
-          layout.pt_mm, layout.page_type, layout.folio_memcg_data})
+          layout.pt_mm, layout.page_type})
         if (member.value_or(0) > layout.page_bytes - 4) refuse("struct page has a strange member");
 }
 

@@ -157,7 +157,7 @@ void measure_under_pressure(const std::string& what) {
     CHECK(taken > 100);
     if (is_telling(measured)) {
         CHECK(sum_of(scores, " hot").touched > 500);
-        CHECK(sum_of(scores, " warm").touched > 500);
+        CHECK(sum_of(scores, " warm").touched > 50); // what was taken away comes back slowly
     }
     CHECK(scores.at("all").idle_but_touched == 0);
     CHECK(scores.at("all").unknown > 0);

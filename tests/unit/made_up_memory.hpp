@@ -101,9 +101,9 @@ inline walk::Kernel made_up_kernel(unsigned levels = 4) {
     l.xa_node_slots = 48, l.xa_node_slot_count = 64;
     l.page_flags = 0, l.page_bytes = 64, l.page_compound_head = 16, l.page_mapcount = 52;
     l.folio_mapping = 24, l.folio_index = 32, l.pt_mm = 40, l.page_type = 52, l.PGTY_table = 0xf2;
-    l.folio_memcg_data = 56, l.mem_cgroup_nodeinfo = 0x80;
     l.PG_referenced = 3, l.PG_uptodate = 4, l.PG_lru = 9, l.PG_head = 11, l.PG_active = 13;
     l.PG_swapcache = 15, l.PG_swapbacked = 17, l.PG_reserved = 19, l.PG_hwpoison = 21;
+    l.PG_workingset = 22;
     l.shown_flags = {{3, abi::KPF_REFERENCED}, {9, abi::KPF_LRU}, {17, abi::KPF_SWAPBACKED}};
     kernel.entries = walk::x86_64_entries(levels, 46);
     kernel.bases = {0xffff9a4000000000, 0xffffd70c40000000, 0x400000};

@@ -40,9 +40,6 @@ MadeUpBtf made_up_types(const Types& types = {}) {
         return btf.add_struct(name, bytes, members);
     };
     const auto slots = btf.add_array(word, types.slots);
-    const auto generations = btf.add_struct("", 64, {{"max_seq", word, 8}});
-    const auto lruvec =
-        btf.add_struct("lruvec", 256, {{"lists", word}, {"lrugen", generations, 32}});
     add("task_struct", 4096,
         {{"tgid", word, 100}, {"files", word, 200}, {"mm", word, 300}, {"tasks", word, 400}});
     add("files_struct", 128, {{"count", word}, {"fdt", word, 32}});
@@ -70,10 +67,7 @@ MadeUpBtf made_up_types(const Types& types = {}) {
         add("ptdesc", 64, {{"pt_mm", word, 24}});
         btf.add_enum("pagetype", {{"PGTY_buddy", 0xf0}, {"PGTY_table", 0xf2}});
     }
-    add("folio", 64, {{"mapping", word, 24}, {"memcg_data", word, 56}});
-    add("obj_cgroup", 64, {{"refcnt", word}, {"memcg", word, 16}});
-    add("mem_cgroup", 2048, {{"nodeinfo", slots, 1000}});
-    add("mem_cgroup_per_node", 512, {{"lruvec", lruvec, 16}, {"memcg", word, 400}});
+    add("folio", 64, {{"mapping", word, 24}});
     btf.add_enum("pageflags", {{"PG_locked", 0},
                                {"PG_referenced", 2},
                                {"PG_uptodate", 3},
@@ -226,10 +220,9 @@ TEST_CASE("layout: every figure comes from the types") {
     CHECK(layout.PG_head == 6);
     CHECK(layout.PG_young == 12u);
     CHECK(layout.PGTY_table == 0xf2u);
-    CHECK(layout.obj_cgroup_memcg == 16u);
-    CHECK(layout.mem_cgroup_per_node_max_seq == 16u + 32 + 8);
-    CHECK(layout.missing ==
-          std::vector<std::string>{"page.page_type", "pageflags.PG_idle", "pageflags.PG_hwpoison"});
+    CHECK(layout.missing == std::vector<std::string>{"page.page_type", "pageflags.PG_idle",
+                                                     "pageflags.PG_workingset",
+                                                     "pageflags.PG_hwpoison"});
     std::vector<std::pair<int, int>> shown; // swapcache is no flag of its own, young is not shown
     for (const auto& [bit, kpf_bit] : layout.shown_flags) shown.emplace_back(bit, kpf_bit);
     CHECK(shown == std::vector<std::pair<int, int>>{{0, abi::KPF_LOCKED},

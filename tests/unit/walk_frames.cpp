@@ -58,7 +58,9 @@ struct Machine {
     }
 };
 
-Sighting seen(std::uint64_t flags = 0) { return {true, false, 0x55, flags, 7}; }
+Sighting seen(std::uint64_t flags = 0) {
+    return {true, false, 0x55, flags | std::uint64_t{1} << made_up_kernel().layout.PG_lru};
+}
 
 } // namespace
 
@@ -237,66 +239,6 @@ TEST_CASE("frames: page tables have their type, where kernels have types") {
     CHECK(out == std::vector<std::uint8_t>(4, 0xff));
 }
 
-TEST_CASE("frames: MGLRU's age of a cgroup is summed over nodes, and only of true cgroups") {
-    Machine m;
-    m.layout.mem_cgroup_per_node_memcg = 0x30, m.layout.mem_cgroup_per_node_max_seq = 0x40;
-    const std::uint64_t memcg = 0xffff9a4200000000, other = 0xffff9a4200001000;
-    for (const std::uint64_t node : {0u, 1u}) {
-        const std::uint64_t per_node = 0xffff9a4200010000 + node * 4096;
-        m.memory.put(memcg + *m.layout.mem_cgroup_nodeinfo + node * 8, per_node);
-        m.memory.put(per_node + 0x30, memcg);
-        m.memory.put(per_node + 0x40, 10 + node);
-        m.memory.put(other + *m.layout.mem_cgroup_nodeinfo + node * 8, per_node);
-    }
-    m.memory.put(m.page(1) + *m.layout.folio_memcg_data, memcg);
-    m.memory.put(m.page(2) + *m.layout.folio_memcg_data, other);     // not what the node says
-    m.memory.put(m.page(3) + *m.layout.folio_memcg_data, memcg | 2); // the kernel's own memory
-    m.memory.put(m.page(4) + *m.layout.folio_memcg_data, 0);
-    m.memory.put(m.page(5) + *m.layout.folio_memcg_data, memcg);
-    const std::vector<std::uint64_t> frames = {1, 2, 3, 4, 5};
-    std::vector<std::optional<std::uint64_t>> out(5);
-    read_generations(m.memory, m.kernel, frames, 2, out);
-    const std::uint64_t of_cgroup = memcg << 16;
-    const std::vector<std::optional<std::uint64_t>> expected{
-        of_cgroup + 21, {}, {}, {}, of_cgroup + 21};
-    CHECK(out == expected);
-    read_generations(m.memory, m.kernel, frames, 1, out);
-    CHECK(out[0] == of_cgroup + 10);
-    read_generations(m.memory, m.kernel, frames, 3, out); // the third node does not exist
-    CHECK(out[0] == std::nullopt);
-}
-
-TEST_CASE("frames: the cgroup may stand behind an object that outlives it") {
-    Machine m;
-    m.layout.mem_cgroup_per_node_memcg = 0x30, m.layout.mem_cgroup_per_node_max_seq = 0x40;
-    m.layout.obj_cgroup_memcg = 0x10;
-    const std::uint64_t memcg = 0xffff9a4200000000, parent = 0xffff9a4200002000,
-                        object = 0xffff9a4200004000, torn = 0xffff9a4200005000;
-    for (const std::uint64_t one : {memcg, parent}) {
-        m.memory.put(one + *m.layout.mem_cgroup_nodeinfo, one + 0x1000);
-        m.memory.put(one + 0x1000 + 0x30, one);
-        m.memory.put(one + 0x1000 + 0x40, 7);
-    }
-    m.memory.put(object + 0x10, memcg);
-    m.memory.put(torn + 0x10, memcg + 8);
-    m.memory.put(m.page(1) + *m.layout.folio_memcg_data, object);
-    m.memory.put(m.page(2) + *m.layout.folio_memcg_data, torn);
-    m.memory.put(m.page(3) + *m.layout.folio_memcg_data, object | 2);
-    const std::vector<std::uint64_t> frames = {1, 2, 3};
-    std::vector<std::optional<std::uint64_t>> before(3), after(3);
-    read_generations(m.memory, m.kernel, frames, 1, before);
-    CHECK(before[0].has_value());
-    CHECK(before[1] == std::nullopt);
-    CHECK(before[2] == std::nullopt);
-    m.memory.put(object + 0x10, parent); // the cgroup was removed; its parent is as old
-    read_generations(m.memory, m.kernel, frames, 1, after);
-    CHECK(after[0].has_value());
-    CHECK(after[0] != before[0]);
-    m.layout.obj_cgroup_memcg = {};
-    read_generations(m.memory, m.kernel, frames, 1, after);
-    CHECK(after[0] == std::nullopt);
-}
-
 TEST_CASE("access: any trace means accessed, whatever else is known") {
     const KernelLayout layout = [] {
         KernelLayout l = made_up_kernel().layout;
@@ -323,9 +265,18 @@ TEST_CASE("access: any trace means accessed, whatever else is known") {
 TEST_CASE("access: a trace that may have been lost is unknown") {
     KernelLayout layout = made_up_kernel().layout;
     const std::uint64_t active = 1 << layout.PG_active;
+    const std::uint64_t moved = 1 << *layout.PG_workingset;
     CHECK(judge_access(layout, seen(active), seen()) == Access::unknown);
-    CHECK(judge_access(layout, seen(active), seen(active)) == Access::idle);
-    CHECK(judge_access(layout, seen(), seen(active)) == Access::idle);
+    CHECK(judge_access(layout, seen(), seen(active)) == Access::unknown);
+    // Code stays on the list that it is taken from; others come back with a mark.
+    CHECK(judge_access(layout, seen(active), seen(active)) == Access::idle_unless_refilled);
+    CHECK(judge_access(layout, seen(), seen(moved)) == Access::idle_unless_refilled);
+    KernelLayout unmarked = layout;
+    unmarked.PG_workingset = {};
+    CHECK(judge_access(unmarked, seen(), seen()) == Access::idle_unless_refilled);
+    Sighting isolated = seen();
+    isolated.flags = 0;
+    CHECK(judge_access(layout, seen(), isolated) == Access::unknown);
     Sighting gone = seen();
     gone.present = false;
     gone.young = true;
@@ -334,16 +285,6 @@ TEST_CASE("access: a trace that may have been lost is unknown") {
     Sighting elsewhere = seen();
     elsewhere.frame = 0x56;
     CHECK(judge_access(layout, seen(), elsewhere) == Access::unknown);
-
-    Sighting aged = seen();
-    aged.generation = 8;
-    CHECK(judge_access(layout, seen(), aged) == Access::idle); // a kernel without MGLRU
-    layout.mem_cgroup_per_node_max_seq = 0x40;
-    CHECK(judge_access(layout, seen(), seen()) == Access::idle);
-    CHECK(judge_access(layout, seen(), aged) == Access::unknown);
-    aged.generation = {};
-    CHECK(judge_access(layout, seen(), aged) == Access::unknown);
-    CHECK(judge_access(layout, aged, aged) == Access::unknown);
 }
 
 TEST_CASE("zero test: a page is zero when all of it is, wherever the other byte stands") {
