@@ -167,7 +167,9 @@ std::string remark_of(const Advised& planned) {
 }
 
 bool can_do(const char* action) {
-    if (!have_root() || lenses().size() < 2) return false;
+    // Where tables lie is seen by the exact lens alone.
+    if (!have_root() || (action == std::string_view{"pt-reclaim"} && lenses().back() != "exact"))
+        return false;
     const Target target(witness::slot_size(), map_private);
     const auto remark = remark_of(advise(on_inside(target, action)));
     for (const char* why : {"frees no page tables", "page tables is not known",

@@ -317,6 +317,8 @@ TEST_CASE("advice inside: zeros are dropped, with proof, and measured") {
     CHECK(effect.freed_bytes == 7 * page);
     CHECK(effect.stayed_bytes(Reason::state_changed) == page);
     CHECK(rig.source.pages.count(base + 3 * page) == 1);
+    // After each stop, before what came of it is looked at.
+    CHECK(rig.source.forgotten == effect.stops->seconds.size());
 }
 
 TEST_CASE("advice inside: zeros stay in memory that is not plain") {

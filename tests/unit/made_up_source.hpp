@@ -30,7 +30,8 @@ public:
     std::optional<std::vector<AddressRange>> tables;
     std::vector<Gap> known_gaps;
     bool flags_readable = true;
-    bool huge_shown = true; ///< PAGEMAP_SCAN tells which entries are huge
+    bool huge_shown = true;    ///< PAGEMAP_SCAN tells which entries are huge
+    std::size_t forgotten = 0; ///< times that what was read ahead was
     /// Called before each block; may throw, or return false for "the target is gone".
     std::function<bool(AddressRange)> before_block;
 
@@ -65,6 +66,8 @@ public:
                 if (const auto part = asked.intersect(table); !part.empty()) found.push_back(part);
         return found;
     }
+
+    void forget_read_ahead() override { ++forgotten; }
 
     void read_block(const Mapping&, AddressRange wanted, const Want&, PageBlock& block) override {
         block.clear();
