@@ -203,7 +203,8 @@ public:
     bool has_all(const std::vector<std::string>& actions) const {
         return std::all_of(actions.begin(), actions.end(), [&](const std::string& action) {
             const auto found = toll_.sums.find(action);
-            return found != toll_.sums.end() && found->second.done > 0 &&
+            return found != toll_.sums.end() &&
+                   found->second.done + found->second.ended_itself > 0 &&
                    found->second.killed() > 0;
         });
     }
@@ -247,7 +248,7 @@ private:
     }
     void leave_alone(const std::string& action, ActionSum& sum) {
         const auto end = run_action(victim_->pid(), {action, goals_.max_stop});
-        note(end, sum);
+        sum.ended_itself += note(end, sum) ? 1 : 0;
         double& typical = typical_[action];
         typical = typical == 0 ? end.seconds : typical * 0.8 + end.seconds * 0.2;
         if (++unwatched_ >= 10) look();
@@ -336,7 +337,7 @@ double ActionSum::percentile(double share) const {
 std::string ActionSum::text() const {
     std::ostringstream out;
     out << std::fixed << std::setprecision(2) << done << " done (" << in_part << " in part, "
-        << acted << " with something to do), "
+        << acted << " with something to do), " << ended_itself << " ended by itself, "
         << killed_at_call << " killed at a call (up to number " << last_call << "), "
         << killed_at_random << " killed at random, " << (moved_bytes >> 10) << " KiB of "
         << (advised_bytes >> 10) << " KiB, " << stops

@@ -112,7 +112,7 @@ void start_tracer(pid_t pid) {
         if (file != seized[1]) ::close(file);
     for (const pid_t thread : threads) ::ptrace(PTRACE_SEIZE, thread, nullptr, nullptr);
     ::close(seized[1]);
-    nap(3000);
+    nap(20'000);
     _exit(0); // lets all of them go
 }
 
@@ -153,7 +153,7 @@ TEST_CASE("remote call: another tracer that comes at any step gets in nobody's w
     if (!can_call()) return;
     Victim victim{VictimKind::sleepy};
     int refused = 0, done = 0;
-    const int last = at_each_step(3, [&](int step) {
+    const int last = at_each_step(5, [&](int step) {
         const auto call = call_with(victim.pid(), step, [&] { start_tracer(victim.pid()); });
         ++(call.refused ? refused : done);
         CHECK_MESSAGE(
