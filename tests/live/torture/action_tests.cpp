@@ -65,7 +65,7 @@ private:
 
 } // namespace
 
-TEST_CASE("remote call: a victim of whole actions notices nothing, killed or not") {
+TEST_CASE("remote actions: their victim notices nothing, killed or not") {
     if (!can_call()) return;
     const auto all = actions();
     if (all.empty()) return;

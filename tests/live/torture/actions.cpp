@@ -192,12 +192,13 @@ public:
     ActionSession(ActionGoals goals, std::uint64_t seed)
         : goals_(goals), random_(seed), victim_(std::make_unique<Victim>(VictimKind::advised)) {}
 
-    void run_round(const std::string& action) {
+    /// @param late no more than it takes
+    void run_round(const std::string& action, bool late) {
         ActionSum& sum = toll_.sums[action];
         if (sum.acted < goals_.actions) leave_alone(action, sum);
         if (!wants_kills(sum)) return;
         kill_at_call(action, sum);
-        kill_at_random(action, sum);
+        if (!late || sum.killed() == 0) kill_at_random(action, sum);
     }
     /// Each of them came to its end once, and was killed once.
     bool has_all(const std::vector<std::string>& actions) const {
@@ -307,7 +308,7 @@ ActionToll torture_by_actions(const std::vector<std::string>& actions, const Act
         bool done = true;
         for (const auto& action : actions) {
             if (session.is_done(action)) continue;
-            session.run_round(action);
+            session.run_round(action, seconds_now() > end);
             done = false;
         }
         if (done) break;
