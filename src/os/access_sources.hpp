@@ -59,8 +59,8 @@ private:
     std::optional<std::uint64_t> at_clearing_; ///< as counted_, before the last forget()
     /// Of active lists, at the last prepare(), and at the one before the last forget().
     std::optional<std::uint64_t> refills_, refills_at_clearing_;
-    bool notes_flags_ = false;                 ///< for the next round
-    bool noted_flags_ = false;                 ///< for this one
+    bool notes_flags_ = false; ///< for the next round
+    bool noted_flags_ = false; ///< for this one
     std::mutex mutex_;
     std::vector<std::unique_ptr<Buffers>> buffers_; ///< idle ones
 };

@@ -163,9 +163,8 @@ void check_plausible(const KernelLayout& layout) {
           layout.PG_swapbacked.value_or(0), layout.PG_swapcache.value_or(0),
           layout.PG_workingset.value_or(0), layout.PG_hwpoison.value_or(0)})
         if (bit > 63) refuse("a page flag has a strange number");
-    for (const auto member :
-         {layout.page_compound_head, layout.page_mapcount, layout.folio_mapping, layout.folio_index,
-          layout.pt_mm, layout.page_type})
+    for (const auto member : {layout.page_compound_head, layout.page_mapcount, layout.folio_mapping,
+                              layout.folio_index, layout.pt_mm, layout.page_type})
         if (member.value_or(0) > layout.page_bytes - 4) refuse("struct page has a strange member");
 }
 
