@@ -158,13 +158,31 @@ void RemoteTarget::Files::rethrow(const std::exception_ptr& failure) const {
     }
 }
 
+namespace {
+
+/// That which a killed program has sent on a detour before, if it sleeps: so the place that was
+/// left becomes free.
+pid_t preferred_thread(const Root& root, std::uint32_t pid, std::span<const pid_t> threads) {
+    try {
+        const pid_t thread = DetourRoom{root, static_cast<pid_t>(pid)}.left_for();
+        if (std::find(threads.begin(), threads.end(), thread) != threads.end() &&
+            sleeps(root, thread))
+            return thread;
+    } catch (const Error&) {
+        // Whoever makes the child will say what is wrong.
+    }
+    return choose_thread(root, pid);
+}
+
+} // namespace
+
 StopReport RemoteTarget::with_all_stopped(const std::function<void(StoppedProcess&)>& work,
                                           const StopOptions& options) {
     const Files& files = *files_;
     check_target(files.root, files.pid, files.start_time);
     const auto threads = list_threads(files.root, files.pid);
     const pid_t thread = options.thread != 0 ? static_cast<pid_t>(options.thread)
-                                             : choose_thread(files.root, files.pid);
+                                             : preferred_thread(files.root, files.pid, threads);
     if (std::find(threads.begin(), threads.end(), thread) == threads.end())
         throw Error{ErrorKind::gone, fmt::format("thread {}", thread), ESRCH};
     Sharers sharers{files.root};

@@ -91,7 +91,7 @@ detour_end:
 asm(R"(
         .pushsection .rodata
         .balign 8
-        .irp label, begin, seize, wait, end
+        .irp label, begin, seize, wait, advise, end
         .globl  errand_\label
         .hidden errand_\label
         .endr

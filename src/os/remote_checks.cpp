@@ -170,6 +170,8 @@ std::uint32_t seccomp_mode(const Root& root, pid_t thread) {
     return status_number(text.text, "Seccomp").value_or(SECCOMP_MODE_DISABLED);
 }
 
+bool sleeps(const Root& root, pid_t thread) { return state_of(root, thread) == 'S'; }
+
 bool is_gone(const Root& root, pid_t thread) { return state_of(root, thread) == 'X'; }
 
 bool has_ended(const Root& root, pid_t thread) {

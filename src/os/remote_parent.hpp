@@ -51,6 +51,9 @@ public:
     std::uint64_t take(std::uint64_t bytes, pid_t thread, const arch::Registers& registers);
     void write(const std::vector<std::uint8_t>& code, pid_t thread,
                const arch::Registers& registers) const;
+    /// The thread for which a killed program has left a detour here, the first of them; 0: none.
+    /// It can tell better than others whether the place is free.
+    pid_t left_for() const;
 
     /// Writes what the child needs. @return where it begins
     std::uint64_t write_errand(const std::vector<std::uint8_t>& code) const;

@@ -51,9 +51,12 @@ std::pair<std::size_t, std::int64_t> Puppet::finish_errand(std::uint64_t first) 
     while (true) {
         tracer_.wait(pid_);
         const auto after = tracer_.registers(pid_);
-        // Elsewhere it is a signal that has stopped it.
         if (arch::instruction(after) == errand_address_ + errand_.end)
             return {arch::errand_position(after) - first, arch::result(after)};
+        // A signal has stopped it. What it did itself it would do again.
+        if (tracer_.is_fault(pid_))
+            throw Error{ErrorKind::unsupported, fmt::format("process {}", pid_), 0, "",
+                        "cannot run instructions behind the vdso of its parent"};
         tracer_.resume(pid_);
     }
 }

@@ -109,6 +109,13 @@ bool DetourRoom::read(std::uint64_t address, void* bytes, std::size_t count) con
            static_cast<ssize_t>(count);
 }
 
+pid_t DetourRoom::left_for() const {
+    Mark mark;
+    const bool is_ours =
+        read(begin_, &mark, sizeof mark) && mark.magic == Mark::our_magic && mark.size > 0;
+    return is_ours ? mark.thread : 0;
+}
+
 bool DetourRoom::left_for_good(const Mark& mark, std::uint64_t at, pid_t thread,
                                const arch::Registers& registers) const {
     if (mark.thread != thread)

@@ -1,14 +1,29 @@
 // SPDX-License-Identifier: MIT
-// Whether the code behind a system call leaves a register to spare, on aarch64.
+// The instructions of a remote call, and on aarch64 whether the code behind a system call leaves a
+// register to spare.
 #include "os/remote_arch.hpp"
-
-#if defined(__aarch64__)
 
 #include <vector>
 
 #include <doctest/doctest.h>
 
 namespace arch = pagesift::os::arch;
+
+TEST_CASE("remote call: the parts of detour and errand lie within them") {
+    const auto errand = arch::make_errand();
+    CHECK(errand.seize == 0);
+    CHECK(errand.seize < errand.wait);
+    CHECK(errand.wait < errand.advise);
+    CHECK(errand.advise < errand.end);
+    CHECK(errand.end <= errand.code.size()); // where it stands after a trap
+    const auto detour = arch::make_detour({}, 0);
+    CHECK(detour.masked < detour.cloned);
+    CHECK(detour.cloned < detour.last);
+    CHECK(detour.call < detour.code.size());
+    CHECK(detour.last < detour.code.size());
+}
+
+#if defined(__aarch64__)
 
 namespace {
 
