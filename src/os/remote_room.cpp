@@ -36,6 +36,13 @@ Error no_room(pid_t thread) {
                        "instructions there, or the kernel's vdso fills its pages");
 }
 
+/// Of memory that cannot be read: it may be that of a process which has just been killed.
+void expect_memory(const Fd& memory, pid_t thread) {
+    std::uint8_t byte = 0;
+    if (::pread(memory.get(), &byte, 1, ::getpagesize()) == 0) // fs/proc/base.c: mem_rw
+        throw Error{ErrorKind::gone, fmt::format("thread {}", thread), ESRCH};
+}
+
 bool all_zero(const std::vector<std::uint8_t>& bytes) {
     return std::all_of(bytes.begin(), bytes.end(), [](std::uint8_t byte) { return byte == 0; });
 }
@@ -67,8 +74,11 @@ DetourRoom::DetourRoom(const Root& root, pid_t thread)
     const std::uint64_t vdso = vdso_address(root, thread);
     Elf64_Ehdr header{};
     if (vdso == 0 || !read(vdso, &header, sizeof header) ||
-        std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64)
+        std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 ||
+        header.e_ident[EI_CLASS] != ELFCLASS64) {
+        expect_memory(memory_, thread);
         throw unsupported(thread, "has no 64-bit vdso");
+    }
     // The section table is the last thing in the file; the mapping goes on to the page's end.
     const std::uint64_t file_end =
         vdso + header.e_shoff + std::uint64_t{header.e_shnum} * header.e_shentsize;
@@ -83,8 +93,10 @@ DetourRoom::DetourRoom(const Root& root, pid_t thread)
     // It may be what a killed program has left, but nobody else's.
     std::vector<std::uint8_t> there(errand.size());
     if (end_ <= begin_ || !read(errand_, there.data(), there.size()) ||
-        (there != errand && !all_zero(there)))
+        (there != errand && !all_zero(there))) {
+        expect_memory(memory_, thread);
         throw no_room(thread);
+    }
 }
 
 bool DetourRoom::write_bytes(std::uint64_t address, const void* bytes, std::size_t count) const {
@@ -144,6 +156,7 @@ std::uint64_t DetourRoom::take(std::uint64_t bytes, pid_t thread,
         if (!marked) break;
         at += align(mark.size, 16);
     }
+    expect_memory(memory_, thread);
     throw no_room(thread);
 }
 

@@ -40,8 +40,8 @@ struct ActionGoals {
 
 struct ActionSum {
     int done = 0, in_part = 0;
-    int acted = 0; ///< of those that were done: there was something to do
-    int late = 0;  ///< a stop was longer than it might be
+    int acted = 0;        ///< of those that were done: there was something to do
+    int late = 0;         ///< a stop was longer than it might be
     int ended_itself = 0; ///< a stop took so long that it was better to let go
     int killed_at_call = 0, killed_at_random = 0, last_call = 0;
     std::map<std::string, int> refused; ///< by reason, without numbers
