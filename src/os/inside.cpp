@@ -117,6 +117,7 @@ private:
         waiting_bytes_ = 0;
         if (stopped_.begin_advice(ranges, request_.advice)) return;
         std::vector<int> errors;
+        errors.reserve(ranges.size());
         for (const AddressRange& range : ranges)
             errors.push_back(stopped_.advise(range, request_.advice));
         land(errors);
