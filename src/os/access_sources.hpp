@@ -55,10 +55,8 @@ private:
     FaultWatch faults_;
     PageNotes notes_;
     GapLog gaps_;
-    std::optional<std::uint64_t> counted_;     ///< at the last prepare()
-    std::optional<std::uint64_t> at_clearing_; ///< as counted_, before the last forget()
-    /// Of active lists, at the last prepare(), and at the one before the last forget().
-    std::optional<std::uint64_t> refills_, refills_at_clearing_;
+    ReclaimCounters::Sums counted_;     ///< at the last prepare()
+    ReclaimCounters::Sums at_clearing_; ///< as counted_, before the last forget()
     bool notes_flags_ = false; ///< for the next round
     bool noted_flags_ = false; ///< for this one
     std::mutex mutex_;

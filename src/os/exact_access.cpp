@@ -61,9 +61,8 @@ void ExactAccess::prepare(const std::vector<Mapping>& mappings) {
     target_.expect_alive(mappings);
     faults_.look(target_);
     const auto now = counters_.read();
-    notes_flags_ = !generations_on_ && (!now || now != counted_);
+    notes_flags_ = !generations_on_ && (!now.all || now.all != counted_.all);
     counted_ = now;
-    refills_ = counters_.read_refills();
 }
 
 ForgetCost ExactAccess::forget() {
@@ -71,7 +70,6 @@ ForgetCost ExactAccess::forget() {
     // From before the notes, so that nothing that was isolated then is under way while bits are
     // cleared.
     at_clearing_ = counted_;
-    refills_at_clearing_ = refills_;
     return clearer_.clear();
 }
 
@@ -80,8 +78,8 @@ bool ExactAccess::stands() {
     // The bits go first, and the counters move when something is reclaimed.
     static constexpr std::chrono::milliseconds aging{50};
     if (generations_on_) std::this_thread::sleep_for(aging);
-    const auto now = counters_.read();
-    if (now && now == at_clearing_) return true;
+    const auto now = counters_.read().all;
+    if (now && now == at_clearing_.all) return true;
     gaps_.add({"accessed bits", std::nullopt,
                now ? "the kernel reclaimed or moved memory in the round, which can clear accessed "
                      "bits without a trace: what was not seen to be accessed is unknown"
@@ -339,8 +337,8 @@ private:
     /// What seems idle must have kept its entry until after its flags were read, and must not have
     /// been on an active list that was scanned.
     void look_again() {
-        const auto refills = access_.counters_.read_refills();
-        const bool refilled = !refills || refills != access_.refills_at_clearing_;
+        const auto refills = access_.counters_.read().refills;
+        const bool refilled = !refills || refills != access_.at_clearing_.refills;
         bool any = false;
         for (const std::uint32_t marked : buffers_.indices) {
             const std::uint32_t index = marked & ~judged;

@@ -22,11 +22,16 @@ namespace pagesift::os {
 /// Event counters are per processor and added up when they are read, so what happened before is in.
 class ReclaimCounters {
 public:
+    /// A sum that is empty: vmstat cannot be read, or has none of its counters.
+    struct Sums {
+        std::optional<std::uint64_t> all;
+        /// Of the active lists alone, which move before accessed bits are cleared there: pgrefill
+        /// and pgdeactivate.
+        std::optional<std::uint64_t> refills;
+    };
+
     explicit ReclaimCounters(const Root& root) : root_(root) {}
-    /// Empty: vmstat cannot be read, or has none of them.
-    std::optional<std::uint64_t> read() const;
-    /// Of the active lists alone, before accessed bits are cleared: pgrefill and pgdeactivate.
-    std::optional<std::uint64_t> read_refills() const;
+    Sums read() const;
 
 private:
     const Root& root_;

@@ -63,6 +63,7 @@ struct DetourRoom::Mark {
     std::uint32_t size = 0; ///< of this and the code
     std::int32_t thread = 0;
     std::uint64_t stack = 0; ///< the thread's stack pointer where it was
+    bool is_ours() const { return magic == our_magic && size >= sizeof *this; }
 };
 
 DetourRoom::DetourRoom(const Root& root, pid_t thread)
@@ -123,9 +124,7 @@ bool DetourRoom::read(std::uint64_t address, void* bytes, std::size_t count) con
 
 pid_t DetourRoom::left_for() const {
     Mark mark;
-    const bool is_ours =
-        read(begin_, &mark, sizeof mark) && mark.magic == Mark::our_magic && mark.size > 0;
-    return is_ours ? mark.thread : 0;
+    return read(begin_, &mark, sizeof mark) && mark.is_ours() ? mark.thread : 0;
 }
 
 bool DetourRoom::left_for_good(const Mark& mark, std::uint64_t at, pid_t thread,
@@ -147,13 +146,12 @@ std::uint64_t DetourRoom::take(std::uint64_t bytes, pid_t thread,
         if (!read(at, there.data(), there.size())) break;
         Mark mark;
         std::memcpy(&mark, there.data(), sizeof mark);
-        const bool marked = mark.magic == Mark::our_magic && mark.size >= sizeof mark;
         if (all_zero(there) ||
-            (marked && mark.size == size_ && left_for_good(mark, at, thread, registers))) {
+            (mark.is_ours() && mark.size == size_ && left_for_good(mark, at, thread, registers))) {
             place_ = at;
             return at + sizeof(Mark);
         }
-        if (!marked) break;
+        if (!mark.is_ours()) break;
         at += align(mark.size, 16);
     }
     expect_memory(memory_, thread);

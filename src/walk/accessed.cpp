@@ -14,7 +14,7 @@ Access judge_access(const KernelLayout& layout, const Sighting& first, const Sig
         return Access::accessed;
     // What is not there any more, or is there in another frame, took its traces along.
     if (!first.present || !now.present || first.frame != now.frame) return Access::unknown;
-    // That of the inactive list takes the trace of the one before along: meanwhile the page is on
+    // Reclaim of the inactive list takes PG_referenced along when it meets a page again: meanwhile the page is on
     // no list, and then it is unmapped, or active where that failed (shrink_folio_list).
     const bool active = has(now, layout.PG_active);
     if (has(first, layout.PG_active) != active || !has(now, layout.PG_lru)) return Access::unknown;

@@ -107,18 +107,18 @@ TEST_CASE("access: what reclaim did is a sum that moves, or not known") {
     FakeRoot root;
     const os::Root opened{root.path()};
     const os::ReclaimCounters counters{opened};
-    CHECK(!counters.read());
+    CHECK(!counters.read().all);
     root.write("proc/vmstat", "nr_free_pages 5\n");
-    CHECK(!counters.read());
-    CHECK(!counters.read_refills());
+    CHECK(!counters.read().all);
+    CHECK(!counters.read().refills);
     const std::string others = "nr_free_pages 6\npgfault 7\npgsteal_kswapd 8\n";
     root.write("proc/vmstat", others + "pgscan_kswapd 1\npgrefill 2\npgdeactivate 4\n");
-    CHECK(counters.read() == 7u);
-    CHECK(counters.read_refills() == 6u);
+    CHECK(counters.read().all == 7u);
+    CHECK(counters.read().refills == 6u);
     root.write("proc/vmstat", others + "pgscan_kswapd 1\npgrefill 2\npgdeactivate 4\n"
                                        "pgscan_anon 8\nallocstall_normal 16\npageoutrun 32\n"
                                        "pgmigrate_success 64\n");
-    CHECK(counters.read() == 127u);
+    CHECK(counters.read().all == 127u);
 }
 
 TEST_CASE("access: the idle bitmap says which frames nobody touched") {

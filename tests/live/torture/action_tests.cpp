@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Whole actions on a victim that checks itself. PAGESIFT_TORTURE_ACTIONS and PAGESIFT_TORTURE_KILLS
-// (of each kind of action) make it last until all of them are done (./dev torture).
+// (of each kind of action) make it last until all of them are done (./dev torture);
+// PAGESIFT_TORTURE_STOP is what a stop may take, in seconds.
 #include "harness.hpp"
 #include "torture/actions.hpp"
 #include "torture/remote_tests.hpp"
@@ -8,6 +9,7 @@
 
 #include <cstdlib>
 #include <optional>
+#include <unistd.h>
 
 #include <doctest/doctest.h>
 
@@ -50,6 +52,8 @@ public:
             machine_.emplace();
             pages_.emplace(*machine_, "/sys/kernel/mm/ksm/pages_to_scan", "4000");
             sleep_.emplace(*machine_, "/sys/kernel/mm/ksm/sleep_millisecs", "20");
+            // Of pages that change often, ksmd would pass over most (6.7).
+            if (::access(smart_scan, F_OK) == 0) skipping_.emplace(*machine_, smart_scan, "0");
             run_.emplace(*machine_, "/sys/kernel/mm/ksm/run", "1");
             // Others need the machine if this lasts long.
             if (full()) machine_->release();
@@ -59,8 +63,9 @@ public:
     }
 
 private:
+    static constexpr const char* smart_scan = "/sys/kernel/mm/ksm/smart_scan";
     std::optional<zoo::Machine> machine_;
-    std::optional<zoo::Setting> pages_, sleep_, run_;
+    std::optional<zoo::Setting> pages_, sleep_, skipping_, run_;
 };
 
 } // namespace
@@ -75,18 +80,14 @@ TEST_CASE("remote actions: their victim notices nothing, killed or not") {
     goals.kills = static_cast<int>(number("PAGESIFT_TORTURE_KILLS", 1e6));
     goals.seconds = torture_seconds(full() ? 8 * 3600 : 12);
     // Other tests, and whoever uses this machine, may keep a stop from ending in time.
-    goals.max_stop = full() ? 0.01 : 0.2;
+    goals.max_stop = number("PAGESIFT_TORTURE_STOP", full() ? 0.01 : 0.2);
     const auto end = torture_by_actions(all, goals, 4714);
     MESSAGE(end.text());
     CHECK_MESSAGE(end.toll.harmless(), end.text());
     for (const auto& action : all) {
         const ActionSum& sum = end.sums.at(action);
         CAPTURE(action);
-        // Where each instruction is emulated, forty threads leave little of two processors.
-        if (sum.done == 0 && sum.ended_itself > 0)
-            skip("an emulated machine");
-        else
-            CHECK(sum.done > 0);
+        CHECK(sum.done > 0);
         CHECK(sum.killed() > 0);
         // Refused is who has a child that shares its memory at that moment, and little else.
         CHECK(sum.refusals() < (sum.done + sum.killed()) / 2 + 10);

@@ -204,8 +204,7 @@ public:
     bool has_all(const std::vector<std::string>& actions) const {
         return std::all_of(actions.begin(), actions.end(), [&](const std::string& action) {
             const auto found = toll_.sums.find(action);
-            return found != toll_.sums.end() &&
-                   found->second.done + found->second.ended_itself > 0 &&
+            return found != toll_.sums.end() && found->second.done > 0 &&
                    found->second.killed() > 0;
         });
     }

@@ -327,6 +327,45 @@ TEST_CASE("remote call: a program that is stopped itself is ended, and the targe
     CHECK(victim.trouble() == "");
 }
 
+TEST_CASE("remote call: what a killed program has left is put back by the next one") {
+    if (!can_call()) return;
+    SharedNumbers numbers;
+    const Child child{[&](const auto& ready) {
+        std::array<std::thread, 3> sleepers;
+        for (std::size_t i = 0; i < sleepers.size(); ++i)
+            sleepers[i] = std::thread{[&numbers, i, &ready] {
+                numbers[i] = static_cast<std::uint64_t>(::gettid());
+                if (i == 2) ready();
+                for (;;) ::pause();
+            }};
+        for (;;) ::pause();
+    }};
+    const auto thread = static_cast<pid_t>(numbers[2]);
+    const auto vdso = vdso_of(child.pid());
+    const pid_t tool = ::fork();
+    if (tool == 0) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        os::StopOptions options = patient();
+        options.thread = thread; // not the one that would be taken without need
+        options.after_step = [](std::string_view step) {
+            if (step == "sent on the detour") ::kill(::getpid(), SIGKILL);
+        };
+        why_refused(child.pid(), options);
+        _exit(0);
+    }
+    int status = 0;
+    ::waitpid(tool, &status, 0);
+    REQUIRE(WIFSIGNALED(status));
+    CHECK(vdso_of(child.pid()) != vdso);
+    // Its thread comes home by itself.
+    const std::string stat =
+        "/proc/" + std::to_string(child.pid()) + "/task/" + std::to_string(thread) + "/stat";
+    for (int i = 0; i < 500 && read_file(stat).find(") S ") == std::string::npos; ++i) nap(10'000);
+    nap(50'000);
+    CHECK(why_refused(child.pid()) == "");
+    CHECK(vdso_of(child.pid()) == vdso);
+}
+
 TEST_CASE("remote call: a target that is killed is gone") {
     if (!can_call()) return;
     Victim victim{VictimKind::sleepy};
