@@ -361,7 +361,9 @@ public:
         try {
             report = target_.with_all_stopped(
                 [&](StoppedProcess& stopped) {
-                    Work{own_root(), pid_, request, ranges, leaving_, stopped, answer}.run();
+                    // Where threads were slow to stop, they will be slow to go on.
+                    const auto leaving = std::max(leaving_, stopped.elapsed() / 2);
+                    Work{own_root(), pid_, request, ranges, leaving, stopped, answer}.run();
                     worked = stopped.elapsed();
                 },
                 options);
