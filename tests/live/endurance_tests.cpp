@@ -25,7 +25,7 @@ namespace {
 
 int scans() {
     const char* wanted = std::getenv("PAGESIFT_ENDURANCE_SCANS");
-    return wanted != nullptr ? std::atoi(wanted) : 120;
+    return wanted != nullptr ? std::atoi(wanted) : 60;
 }
 
 double seconds_now() {
