@@ -98,6 +98,10 @@ struct ListWant {
 /// calls each, one more for each of @p want; needs no privilege but for exe of other users.
 std::vector<ProcessEntry> list_processes(const OpenOptions& options, ListWant want);
 
+/// Whether /proc keeps processes of other users from us (mount option hidepid), so that the list is
+/// not of all. False for a saved tree.
+bool hides_processes(const OpenOptions& options);
+
 /// The uid of a user's name, or of a number in decimal. Empty: there is no such user.
 std::optional<std::uint32_t> find_user(const std::string& name, const OpenOptions& options);
 

@@ -57,30 +57,38 @@ std::vector<AddressRange> in_whole_pages(std::vector<AddressRange> ranges, std::
 /// then renamed. What is no ordinary file is written to as it is.
 class ReplacedFile {
 public:
-    explicit ReplacedFile(const std::string& file);
+    /// What to do where nothing can be written beside it (its folder is not ours).
+    enum class InPlace { never, if_need_be };
+    explicit ReplacedFile(const std::string& file, InPlace in_place = InPlace::never);
     ~ReplacedFile(); ///< without commit(), nothing is left behind
     ReplacedFile(const ReplacedFile&) = delete;
     ReplacedFile& operator=(const ReplacedFile&) = delete;
     std::ostream& stream() { return stream_; }
-    void commit(); ///< throws Error(failed) when something was not written
+    /// From now on the file is what has been written, and what will be. Throws Error(failed) when
+    /// something was not written.
+    void publish();
+    void commit(); ///< publishes, and closes
 
 private:
+    void require_written();
+    void rename();
+
     std::string name_, target_, temporary_; ///< temporary_ is empty where target_ is written to
     std::ofstream stream_;
 };
 
-/// Where results go: standard output or --output. close() throws Error when something was not
-/// written.
+/// Where results go: standard output or --output, which is what it was until publish() or close().
+/// These throw Error when something was not written.
 class Output {
 public:
     Output(const std::string& file, std::ostream& standard);
     ~Output();
     std::ostream& stream() { return *stream_; }
+    void publish(); ///< for whoever reads along
     void close();
 
 private:
-    std::string name_;
-    std::unique_ptr<std::ostream> file_;
+    std::unique_ptr<ReplacedFile> file_;
     std::ostream* stream_;
 };
 

@@ -167,16 +167,31 @@ Error write_error(const std::string& name) {
 
 } // namespace
 
-ReplacedFile::ReplacedFile(const std::string& file) : name_(file), target_(file) {
+ReplacedFile::ReplacedFile(const std::string& file, InPlace in_place) : name_(file), target_(file) {
     namespace fs = std::filesystem;
     std::error_code error;
-    // A link stays, and what it leads to is replaced.
-    if (fs::is_symlink(file, error)) target_ = fs::weakly_canonical(file, error).string();
-    const auto status = fs::status(target_, error);
-    if (!fs::exists(status) || fs::is_regular_file(status)) temporary_ = target_ + ".tmp";
-    errno = 0;
-    stream_.open(temporary_.empty() ? target_ : temporary_, std::ios::binary | std::ios::trunc);
-    if (!stream_) throw write_error(name_);
+    const auto status = fs::status(file, error);
+    // Names of descriptors are not for renaming: others write to those as well.
+    const bool of_descriptor = file.starts_with("/dev/") || file.starts_with("/proc/");
+    if (!of_descriptor && (!fs::exists(status) || fs::is_regular_file(status))) {
+        // A link stays, and what it leads to is replaced.
+        if (fs::is_symlink(file, error)) target_ = fs::weakly_canonical(file, error).string();
+        temporary_ = target_ + ".tmp";
+    }
+    const auto open = [&](const std::string& path) {
+        errno = 0;
+        stream_.open(path, std::ios::binary | std::ios::trunc);
+        return stream_.is_open();
+    };
+    const auto is_forbidden = [] { return errno == EACCES || errno == EPERM; };
+    if (!temporary_.empty() && !open(temporary_)) {
+        if (in_place == InPlace::never || !is_forbidden()) throw write_error(name_);
+        temporary_.clear();
+    }
+    if (temporary_.empty() && !stream_.is_open() && !open(target_)) throw write_error(name_);
+    // Nobody may read more than before.
+    if (!temporary_.empty() && fs::exists(status))
+        fs::permissions(temporary_, status.permissions(), error);
 }
 
 ReplacedFile::~ReplacedFile() {
@@ -184,32 +199,59 @@ ReplacedFile::~ReplacedFile() {
     if (!temporary_.empty()) std::filesystem::remove(temporary_, ignored);
 }
 
-void ReplacedFile::commit() {
+void ReplacedFile::require_written() {
     errno = 0;
-    stream_.close();
-    if (!stream_) throw write_error(name_);
+    stream_.flush();
+    if (stream_) return;
+    if (errno == 0) { // it failed earlier, and it fails for the same reason again
+        stream_.clear();
+        stream_.put('\n').flush();
+    }
+    throw write_error(name_);
+}
+
+void ReplacedFile::rename() {
+    namespace fs = std::filesystem;
     if (temporary_.empty()) return;
     std::error_code error;
-    std::filesystem::rename(temporary_, target_, error);
+    fs::rename(temporary_, target_, error);
     if (error) throw Error{ErrorKind::failed, name_, error.value()};
     temporary_.clear();
 }
 
-Output::Output(const std::string& file, std::ostream& standard)
-    : name_(file.empty() ? "standard output" : file), stream_(&standard) {
+void ReplacedFile::publish() {
+    require_written();
+    rename();
+}
+
+void ReplacedFile::commit() {
+    require_written();
+    errno = 0;
+    stream_.close();
+    if (!stream_) throw write_error(name_);
+    rename();
+}
+
+Output::Output(const std::string& file, std::ostream& standard) : stream_(&standard) {
     if (file.empty() || file == "-") return;
-    auto opened = std::make_unique<std::ofstream>(file, std::ios::binary | std::ios::trunc);
-    if (!*opened) throw Error{ErrorKind::failed, file, errno};
-    stream_ = opened.get();
-    file_ = std::move(opened);
+    file_ = std::make_unique<ReplacedFile>(file, ReplacedFile::InPlace::if_need_be);
+    stream_ = &file_->stream();
 }
 
 Output::~Output() = default;
 
-void Output::close() {
+void Output::publish() {
+    if (file_) return file_->publish();
     errno = 0;
     stream_->flush();
-    if (!*stream_) throw write_error(name_);
+    if (!*stream_) throw write_error("standard output");
+}
+
+void Output::close() {
+    if (file_)
+        file_->commit();
+    else
+        publish();
 }
 
 } // namespace pagesift::cli

@@ -85,15 +85,28 @@ private:
 
     std::vector<scan::Identity> choose() {
         auto everyone = list_everyone(plan_.open, plan_.list);
+        const bool hidden = os::hides_processes(plan_.open);
         for (const std::uint32_t pid : plan_.selection.pids) {
             const auto has_pid = [&](const auto& identity) { return identity.pid == pid; };
             if (std::any_of(everyone.begin(), everyone.end(), has_pid)) continue;
-            complain(fmt::format("pid {}", pid), "no process with memory of its own");
+            complain(fmt::format("pid {}", pid),
+                     hidden ? "no process with memory of its own, or hidden (hidepid)"
+                            : "no process with memory of its own");
             ++outcome_.failed;
         }
+        // Those that were named are there, or were complained of.
+        if (hidden && plan_.selection.pids.empty()) note_hidden();
         auto chosen = scan::select(std::move(everyone), plan_.selection);
         summary_.chosen = chosen.size();
         return chosen;
+    }
+
+    void note_hidden() {
+        static constexpr auto reason =
+            "/proc hides processes of other users (mount option hidepid), which are missing";
+        summary_.gaps.push_back({"scan", std::nullopt, reason, "root", true});
+        complain("scan", reason);
+        outcome_.partial = true;
     }
 
     /// A bar would mix with records that go to the same terminal as they come.

@@ -122,7 +122,7 @@ void ScanOutput::begin(const scan::Summary& summary) {
 
 void ScanOutput::end(const scan::Summary& summary) {
     sink_.end(summary);
-    if (output_) output_->stream().flush(); // for whoever reads along
+    if (output_) output_->publish();
     if (!replaced_) return;
     sink_.finish();
     replaced_->commit();

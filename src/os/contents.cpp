@@ -97,6 +97,7 @@ ContentReader::ContentReader(const Root& root, const std::string& base, std::uin
     if (exact_) return;
     auto mem = root.open(base + "/mem", O_RDONLY);
     mem_error_ = mem.error;
+    call_works_ = proc_has_own_pids();
     mem_ = std::move(mem.fd);
 }
 
@@ -126,7 +127,7 @@ void ContentReader::read(const Mapping& mapping, const Want& want, PageBlock& bl
         if (!is_wanted(want, block, i)) continue;
         const Address address = block.range.start + Bytes{i * page_size_};
         // What cannot be read by its owner can still be read as /proc/PID/mem.
-        if (mapping.readable && way(block, i) == ReadWay::call) {
+        if (call_works_ && mapping.readable && way(block, i) == ReadWay::call) {
             by_call.add(address, i);
             if (by_call.full()) read_by_call(mapping, by_call, block);
         } else {
@@ -195,6 +196,16 @@ void ContentReader::read_by_call(const Mapping& mapping, Batch& batch, PageBlock
         batch.judge(block, page, done);
         page += done;
         if (page == batch.pages.size()) break;
+        // A filter forbids the call (seccomp(2)). The other way is slower, and right for any page.
+        if (mem_ && (error == EPERM || error == ENOSYS)) {
+            Batch rest{page_size_};
+            for (; page < batch.pages.size(); ++page) {
+                const std::uint32_t index = batch.pages[page];
+                rest.add(block.range.start + Bytes{index * page_size_}, index);
+            }
+            read_by_mem(mapping, rest, block);
+            break;
+        }
         refuse(mapping, error);
         if (error == EPERM || error == ESRCH || error == ENOSYS) {
             for (; page < batch.pages.size(); ++page)

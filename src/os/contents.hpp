@@ -51,6 +51,7 @@ private:
     GapLog& gaps_;
     Fd mem_;
     int mem_error_ = 0;
+    bool call_works_ = true; ///< process_vm_readv means the same process as /proc
 };
 
 } // namespace pagesift::os

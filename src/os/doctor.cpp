@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "os/file.hpp"
+#include "os/frames.hpp"
 #include "os/kernel_view.hpp"
 #include "os/probe.hpp"
 #include "pagesift/abi.hpp"
@@ -70,10 +71,10 @@ private:
             "every state and kind", "mount procfs; CONFIG_PROC_PAGE_MONITOR");
         add("frame-numbers", host_->frames_visible, "frame and swap numbers are not hidden",
             "kinds by page flags, swap offsets, poison markers told from swap", "CAP_SYS_ADMIN");
-        const int flags = root_.open("proc/kpageflags", O_RDONLY).error;
+        const FrameReader frames{root_, true};
+        const int flags = frames.flags_error(), counts = frames.counts_error();
         add("kpageflags", flags == 0, readable(flags), "KSM, large folios, huge pages, page flags",
             "root");
-        const int counts = root_.open("proc/kpagecount", O_RDONLY).error;
         add("kpagecount", counts == 0, readable(counts),
             "sharers of KSM pages, proportional set size", "root");
         const bool scan = root_.live() && probe_pagemap_scan(abi::PAGE_IS_PRESENT);

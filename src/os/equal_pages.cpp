@@ -34,7 +34,7 @@ std::optional<std::uint64_t> read_equal_bytes(std::uint32_t pid, AddressRange ra
     const Root root{options.root};
     const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
     const Fd page_map = root.open(fmt::format("proc/{}/pagemap", pid), O_RDONLY).fd;
-    if (!page_map || !root.live()) return {};
+    if (!page_map || !root.live() || !proc_has_own_pids()) return {};
     std::vector<std::uint64_t> entries, words(piece_bytes / 8), numbers;
     bool read_any = false;
     for (Address at = range.start; at < range.end;) {

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <memory>
+#include <string>
 #include <unistd.h>
 
 namespace pagesift::os {
@@ -23,6 +24,13 @@ Root::Root(const std::string& path)
 const Root& own_root() {
     static const Root root{"/"};
     return root;
+}
+
+bool proc_has_own_pids() { return own_root().read_link("proc/self") == std::to_string(::getpid()); }
+
+bool proc_hides_processes() {
+    const int error = own_root().open("proc/1/stat", O_RDONLY).error;
+    return error == ENOENT || error == EPERM;
 }
 
 OpenResult Root::open(const std::string& path, int flags) const {

@@ -61,6 +61,13 @@ private:
 /// The machine that this process runs on: for probes on itself, whatever root is looked at.
 const Root& own_root();
 
+/// Whether the numbers in /proc are those that system calls take: /proc may have been mounted in
+/// another PID namespace, and the same number is another process there.
+bool proc_has_own_pids();
+/// Whether /proc keeps processes of other users from us (mount option hidepid, proc(5)): even the
+/// first process of its namespace, which is always there.
+bool proc_hides_processes();
+
 /// Reads to the end of an open file.
 TextResult read_text(int fd);
 

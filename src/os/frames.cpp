@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <fcntl.h>
 
 namespace pagesift::os {
@@ -136,17 +137,29 @@ private:
     Folio last_;
 };
 
+namespace {
+
+/// A file of words by frame. Containers lay an empty file over what they hide.
+Fd open_words(const Root& root, const char* path, int& error) {
+    auto opened = root.open(path, O_RDONLY);
+    error = opened.error;
+    if (!opened.fd) return {};
+    std::uint64_t word = 0;
+    const auto n = read_words(opened.fd.get(), 0, {&word, 1});
+    if (n == 1) return std::move(opened.fd);
+    error = n < 0 ? static_cast<int>(-n) : ENODATA;
+    return {};
+}
+
+} // namespace
+
 FrameReader::FrameReader(const Root& root, bool use) {
     if (!use) {
         flags_error_ = counts_error_ = ENOSYS;
         return;
     }
-    auto flags = root.open("proc/kpageflags", O_RDONLY);
-    auto counts = root.open("proc/kpagecount", O_RDONLY);
-    flags_error_ = flags.error;
-    counts_error_ = counts.error;
-    flags_ = std::move(flags.fd);
-    counts_ = std::move(counts.fd);
+    flags_ = open_words(root, "proc/kpageflags", flags_error_);
+    counts_ = open_words(root, "proc/kpagecount", counts_error_);
 }
 
 void FrameReader::read(PageBlock& block) const {

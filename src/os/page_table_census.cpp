@@ -2,6 +2,7 @@
 #include "os/page_table_census.hpp"
 
 #include "os/exact_lens.hpp"
+#include "os/frames.hpp"
 #include "pagesift/abi.hpp"
 
 #include <algorithm>
@@ -285,6 +286,7 @@ private:
 
     std::optional<TypedFrames> count_typed(std::span<const std::uint64_t> of_processes) {
         if (options_.without.contains("kpageflags")) return refuse(ENOSYS);
+        if (const int error = FrameReader{root_, true}.flags_error()) return refuse(error);
         const auto file = root_.open("proc/kpageflags", O_RDONLY);
         if (!file.fd) return refuse(file.error);
         TableFrames kernels;

@@ -54,6 +54,11 @@ ProcessSource::ProcessSource(std::uint32_t pid, const Machine& machine, const Op
                    fmt::format("KSM, large folios, huge pages and page flags cannot be told ({})",
                                errno_name(frames_.flags_error())),
                    "root, or CAP_DAC_OVERRIDE and CAP_SYS_ADMIN", false});
+    else if (frames_.counts_error() != 0)
+        gaps_.add({"kpagecount", std::nullopt,
+                   fmt::format("how many share a page cannot be told ({})",
+                               errno_name(frames_.counts_error())),
+                   "root, or CAP_DAC_OVERRIDE and CAP_SYS_ADMIN", false});
 }
 
 /// The leader's files are empty once it has exited, whatever its other threads do; each thread's
@@ -63,7 +68,10 @@ void ProcessSource::choose_base() {
     if (stat.error != 0)
         throw Error{stat.error == ENOENT || stat.error == ESRCH ? ErrorKind::gone
                                                                 : ErrorKind::denied,
-                    fmt::format("pid {}", pid_), 0, "",
+                    fmt::format("pid {}", pid_), 0,
+                    stat.error == ENOENT && root_.live() && proc_hides_processes()
+                        ? "or /proc hides it (mount option hidepid), and it takes root to see it"
+                        : "",
                     stat.error == ENOENT ? "no such process" : "stat: " + errno_name(stat.error)};
     stat_ = std::move(stat.text);
     start_time_ = procfs::parse_start_time(stat_).value_or(0);

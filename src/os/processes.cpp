@@ -255,6 +255,10 @@ std::vector<ProcessEntry> list_processes(const OpenOptions& options, ListWant wa
     return Listing{root, want}.read();
 }
 
+bool hides_processes(const OpenOptions& options) {
+    return Root{options.root}.live() && proc_hides_processes();
+}
+
 std::optional<std::uint32_t> find_user(const std::string& name, const OpenOptions& options) {
     const Root root{options.root};
     // A name may consist of digits, so names go first.

@@ -121,6 +121,7 @@ bool is_process(const Root& root, std::uint32_t pid, std::uint64_t start_time) {
 
 void check_target(const Root& root, std::uint32_t pid, std::uint64_t start_time) {
     if (!root.live()) throw refused(pid, "is not of the machine that pagesift runs on");
+    if (!proc_has_own_pids()) throw refused(pid, "is shown by the /proc of another PID namespace");
     if (const char* reason = arch::refusal()) throw refused(pid, reason);
     const auto stat = read_stat(root, pid);
     if (!stat || stat->start_time != start_time)

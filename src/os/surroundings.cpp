@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
+#include "os/file.hpp"
 #include "pagesift/os.hpp"
 
+#include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <csignal>
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -9,6 +12,18 @@
 #include <unistd.h>
 
 namespace pagesift::os {
+
+namespace {
+
+/// The number that /proc has for this process, which may be of another PID namespace.
+std::uint32_t read_own_pid() {
+    const std::string link = own_root().read_link("proc/self");
+    std::uint32_t pid = 0;
+    std::from_chars(link.data(), link.data() + link.size(), pid);
+    return pid != 0 ? pid : static_cast<std::uint32_t>(::getpid());
+}
+
+} // namespace
 
 Surroundings read_surroundings() {
     // open() takes the lowest free descriptor, so this fills a gap below 3 and then stops.
@@ -25,7 +40,7 @@ Surroundings read_surroundings() {
     if (found.out_is_terminal && ::ioctl(1, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
         found.columns = size.ws_col;
     found.processors = std::max(1u, std::thread::hardware_concurrency());
-    found.own_pid = static_cast<std::uint32_t>(::getpid());
+    found.own_pid = read_own_pid();
     return found;
 }
 

@@ -60,12 +60,17 @@ struct RunOptions {
     Output output = Output::captured;
     bool as_nobody = false;
     std::uint64_t capabilities = 0; ///< that nobody has, one bit each (linux/capability.h)
+    /// Called by the new process, as root, before it becomes the program (see views.hpp).
+    std::function<void()> prepare = {};
 };
 
 Outcome run(const std::vector<std::string>& command, const RunOptions& options = {});
 
 /// The path in an environment variable, which must name a program.
 std::string program_of(const std::string& variable);
+
+/// A copy of PAGESIFT_BIN that everybody may execute.
+std::string executable_by_all();
 
 /// PAGESIFT_BIN with arguments. A copy that everybody may execute is used for
 /// RunOptions::as_nobody.

@@ -119,6 +119,19 @@ TEST_CASE("frames: beyond the end of kpageflags nothing is made up") {
     CHECK(block.map_counts.empty());
 }
 
+TEST_CASE("frames: a kpageflags with nothing in it is none") {
+    FakeRoot root;
+    root.write("proc/kpageflags", "");
+    root.write_words("proc/kpagecount", 0, std::vector<std::uint64_t>(10, 1));
+    const Root opened{root.path()};
+    const FrameReader reader{opened, true};
+    CHECK(reader.flags_error() == ENODATA);
+    CHECK(reader.counts_error() == 0);
+    PageBlock block = block_of({present(9)});
+    reader.read(block);
+    CHECK(block.flags.empty());
+}
+
 TEST_CASE("frames: without kpageflags the column stays empty") {
     FakeRoot root;
     const Root opened{root.path()};
