@@ -100,7 +100,8 @@ int Tracer::wait_status(pid_t thread) {
         }
         if (got < 0 && errno != EINTR) throw Error{ErrorKind::gone, name_of(thread), ESRCH};
         if (Clock::now() > end)
-            throw Error{ErrorKind::failed, name_of(thread), 0, "try again later",
+            throw Error{ErrorKind::failed, name_of(thread), 0,
+                        "try again later; many threads take a longer --max-stop",
                         "did not stop in time"};
     }
 }

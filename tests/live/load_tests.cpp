@@ -392,7 +392,9 @@ TEST_CASE("load: of 20,000 threads none is lost, and they are not held up for lo
     const std::uint64_t at = free_addresses(witness::slot_size());
     const Child threads([&](const auto& ready) {
         map_private(at, witness::slot_size());
-        madvise(reinterpret_cast<void*>(at), witness::slot_size(), MADV_DONTNEED);
+        // In two halves, so that the kernel leaves the table, which is empty then.
+        for (const std::uint64_t half : {at, at + witness::slot_size() / 2})
+            madvise(reinterpret_cast<void*>(half), witness::slot_size() / 2, MADV_DONTNEED);
         start_threads(wanted, *shared.all);
         ready();
         tick(*shared.all);
@@ -414,13 +416,23 @@ TEST_CASE("load: of 20,000 threads none is lost, and they are not held up for lo
     const auto done = advise({"pt-reclaim", "--apply", pid}, {.seconds = 120});
     MESSAGE("advise pt-reclaim: " << seconds_since(begin) << " s, exit code "
                                   << done.outcome.exit_code << ", longest gap "
-                                  << shared.all->longest_gap_us
+                                  << shared.all->longest_gap_us.load()
                                   << " us: " << done.outcome.err.substr(0, 300) << remark_of(done));
     CHECK(done.outcome.signal == 0);
-    const bool acted = done.effect("moved_bytes") > 0;
-    if (!acted) CHECK(done.outcome.err != "");
+    const auto freed = [](const Advised& one) {
+        return field(field(one.process, "effect"), "freed_tables").size();
+    };
+    if (freed(done) == 0) CHECK(done.outcome.err.find("--max-stop") != std::string::npos);
     // --max-stop is 10 ms, and the machine has other things to do than to run this thread.
     CHECK(shared.all->longest_gap_us < (is_small_machine() ? 5'000'000 : 500'000));
+    if (freed(done) == 0) {
+        const auto patient = advise({"pt-reclaim", "--apply", "--max-stop", "5s", pid});
+        CHECK_MESSAGE(patient.outcome.exit_code == 0, patient.outcome.err);
+        CHECK(freed(patient) > 0);
+        MESSAGE("a patient one stopped it for "
+                << field(field(field(patient.process, "effect"), "stops"), "longest_seconds").dump()
+                << " s");
+    }
     const auto ticks = shared.all->ticks.load();
     usleep(200'000);
     CHECK(shared.all->ticks > ticks);
