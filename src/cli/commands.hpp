@@ -7,6 +7,8 @@
 
 #include <chrono>
 #include <fstream>
+#include <optional>
+#include <sstream>
 
 namespace pagesift::cli {
 
@@ -53,19 +55,18 @@ std::string read_whole_file(const std::string& path, const std::string& hint);
 /// @p ranges in whole pages around what they are.
 std::vector<AddressRange> in_whole_pages(std::vector<AddressRange> ranges, std::uint64_t page_size);
 
-/// A file that readers see whole, as it was or as it will be: written beside it under another name,
-/// then renamed. What is no ordinary file is written to as it is.
+/// A file that readers see whole, as it was or as it will be: kept in memory, written beside it
+/// under another name, then renamed. What is no ordinary file is written to as it is.
 class ReplacedFile {
 public:
     explicit ReplacedFile(const std::string& file);
-    ~ReplacedFile(); ///< without commit(), nothing is left behind
-    ReplacedFile(const ReplacedFile&) = delete;
-    ReplacedFile& operator=(const ReplacedFile&) = delete;
-    std::ostream& stream() { return stream_; }
-    void commit(); ///< throws Error(failed) when something was not written
+    std::ostream& stream();
+    void commit(); ///< throws Error(failed) when something was not written; not called, all is gone
 
 private:
-    std::string name_, target_, temporary_; ///< temporary_ is empty where target_ is written to
+    std::string name_;
+    std::optional<os::Replacement> replacement_; ///< none: stream_ is the file
+    std::ostringstream text_;
     std::ofstream stream_;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "cli/commands.hpp"
 
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <filesystem>
@@ -140,12 +141,21 @@ report::ReportOptions report_options(const Options& options, const Environment& 
 }
 
 std::string read_whole_file(const std::string& path, const std::string& hint) {
+    std::error_code ignored;
+    const auto status = std::filesystem::status(path, ignored);
+    // A device has no end; pipes may be what another program makes.
+    if (std::filesystem::is_character_file(status) || std::filesystem::is_block_file(status))
+        throw Error{ErrorKind::bad_input, path, 0, hint, "is a device"};
+    errno = 0;
     std::ifstream file{path, std::ios::binary};
     if (!file) throw Error{ErrorKind::bad_input, path, errno, hint};
-    std::ostringstream text;
-    text << file.rdbuf();
-    if (file.bad() || text.fail()) throw Error{ErrorKind::bad_input, path, errno ? errno : EISDIR};
-    return std::move(text).str();
+    std::string text;
+    for (std::array<char, 1 << 16> piece; file;) {
+        file.read(piece.data(), piece.size());
+        text.append(piece.data(), static_cast<std::size_t>(file.gcount()));
+    }
+    if (file.bad()) throw Error{ErrorKind::bad_input, path, errno ? errno : EISDIR};
+    return text;
 }
 
 std::vector<AddressRange> in_whole_pages(std::vector<AddressRange> ranges,
@@ -167,32 +177,35 @@ Error write_error(const std::string& name) {
 
 } // namespace
 
-ReplacedFile::ReplacedFile(const std::string& file) : name_(file), target_(file) {
+ReplacedFile::ReplacedFile(const std::string& file) : name_(file) {
     namespace fs = std::filesystem;
     std::error_code error;
     // A link stays, and what it leads to is replaced.
-    if (fs::is_symlink(file, error)) target_ = fs::weakly_canonical(file, error).string();
-    const auto status = fs::status(target_, error);
-    if (!fs::exists(status) || fs::is_regular_file(status)) temporary_ = target_ + ".tmp";
+    const std::string target =
+        fs::is_symlink(file, error) ? fs::weakly_canonical(file, error).string() : file;
+    const auto status = fs::status(target, error);
+    if (!fs::exists(status) || fs::is_regular_file(status)) {
+        replacement_.emplace(target);
+        return;
+    }
     errno = 0;
-    stream_.open(temporary_.empty() ? target_ : temporary_, std::ios::binary | std::ios::trunc);
+    stream_.open(target, std::ios::binary | std::ios::trunc);
     if (!stream_) throw write_error(name_);
 }
 
-ReplacedFile::~ReplacedFile() {
-    std::error_code ignored;
-    if (!temporary_.empty()) std::filesystem::remove(temporary_, ignored);
+std::ostream& ReplacedFile::stream() {
+    if (replacement_) return text_;
+    return stream_;
 }
 
 void ReplacedFile::commit() {
+    if (replacement_) {
+        replacement_->write(text_.view());
+        return replacement_->publish();
+    }
     errno = 0;
     stream_.close();
     if (!stream_) throw write_error(name_);
-    if (temporary_.empty()) return;
-    std::error_code error;
-    std::filesystem::rename(temporary_, target_, error);
-    if (error) throw Error{ErrorKind::failed, name_, error.value()};
-    temporary_.clear();
 }
 
 Output::Output(const std::string& file, std::ostream& standard)
