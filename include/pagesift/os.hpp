@@ -16,6 +16,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace pagesift::os {
@@ -248,6 +249,25 @@ struct Surroundings {
 /// Also makes sure that descriptors 0 to 2 are taken, so that no file of ours becomes standard
 /// output; a missing one is replaced by one that refuses to be written to.
 Surroundings read_surroundings();
+
+/// A new file beside @p target, under its name and ".tmp", that takes its place when it is whole.
+/// Nothing that lies there already is written to or followed, however it came there. It gets the
+/// permissions that the target has, and its owner where the caller may give files away.
+/// publish() and write() throw Error(failed).
+class Replacement {
+public:
+    explicit Replacement(const std::string& target);
+    ~Replacement(); ///< without publish(), nothing is left behind
+    Replacement(const Replacement&) = delete;
+    Replacement& operator=(const Replacement&) = delete;
+    void write(std::string_view bytes);
+    /// What is written later is written to the target.
+    void publish();
+
+private:
+    struct File;
+    std::unique_ptr<File> file_;
+};
 
 /// From here on SIGINT sets a flag instead of ending the process; a second one ends it.
 void catch_interrupts();

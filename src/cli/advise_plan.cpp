@@ -146,9 +146,9 @@ std::optional<Error> why_not(Actuator& actuator, Action action, std::uint32_t pi
     case EPERM:
         return Error{
             ErrorKind::denied, subject, error,
-            "run as root, or give it the capability: setpriv --ambient-caps +sys_nice, "
-            "or setcap cap_sys_nice,cap_sys_ptrace,cap_sys_admin+ep FILE; a user namespace "
-            "or a container has its own, which do not count",
+            "run as root, or with the capability: setpriv --inh-caps +sys_nice --ambient-caps "
+            "+sys_nice, or AmbientCapabilities in a unit; a user namespace or a container has "
+            "its own, which do not count",
             fmt::format("{} needs CAP_SYS_NICE in the initial user namespace, also on own "
                         "processes",
                         info.kernel)};

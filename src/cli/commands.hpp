@@ -7,6 +7,8 @@
 
 #include <chrono>
 #include <fstream>
+#include <optional>
+#include <sstream>
 
 namespace pagesift::cli {
 
@@ -60,20 +62,21 @@ public:
     /// What to do where nothing can be written beside it (its folder is not ours).
     enum class InPlace { never, if_need_be };
     explicit ReplacedFile(const std::string& file, InPlace in_place = InPlace::never);
-    ~ReplacedFile(); ///< without commit(), nothing is left behind
+    ~ReplacedFile(); ///< without publish() or commit(), nothing is left behind
     ReplacedFile(const ReplacedFile&) = delete;
     ReplacedFile& operator=(const ReplacedFile&) = delete;
-    std::ostream& stream() { return stream_; }
+    std::ostream& stream();
     /// From now on the file is what has been written, and what will be. Throws Error(failed) when
     /// something was not written.
     void publish();
     void commit(); ///< publishes, and closes
 
 private:
+    class Beside;
     void require_written();
-    void rename();
 
-    std::string name_, target_, temporary_; ///< temporary_ is empty where target_ is written to
+    std::string name_;
+    std::unique_ptr<Beside> beside_; ///< none: stream_ is the file
     std::ofstream stream_;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "cli/commands.hpp"
 
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <filesystem>
@@ -140,12 +141,21 @@ report::ReportOptions report_options(const Options& options, const Environment& 
 }
 
 std::string read_whole_file(const std::string& path, const std::string& hint) {
+    std::error_code ignored;
+    const auto status = std::filesystem::status(path, ignored);
+    // A device has no end; pipes may be what another program makes.
+    if (std::filesystem::is_character_file(status) || std::filesystem::is_block_file(status))
+        throw Error{ErrorKind::bad_input, path, 0, hint, "is a device"};
+    errno = 0;
     std::ifstream file{path, std::ios::binary};
     if (!file) throw Error{ErrorKind::bad_input, path, errno, hint};
-    std::ostringstream text;
-    text << file.rdbuf();
-    if (file.bad() || text.fail()) throw Error{ErrorKind::bad_input, path, errno ? errno : EISDIR};
-    return std::move(text).str();
+    std::string text;
+    for (std::array<char, 1 << 16> piece; file;) {
+        file.read(piece.data(), piece.size());
+        text.append(piece.data(), static_cast<std::size_t>(file.gcount()));
+    }
+    if (file.bad()) throw Error{ErrorKind::bad_input, path, errno ? errno : EISDIR};
+    return text;
 }
 
 std::vector<AddressRange> in_whole_pages(std::vector<AddressRange> ranges,
@@ -167,7 +177,45 @@ Error write_error(const std::string& name) {
 
 } // namespace
 
-ReplacedFile::ReplacedFile(const std::string& file, InPlace in_place) : name_(file), target_(file) {
+/// A stream into a file that is to take another one's place.
+class ReplacedFile::Beside : private std::streambuf {
+public:
+    explicit Beside(const std::string& target) : file_(target) {
+        setp(buffer_.data(), buffer_.data() + buffer_.size());
+    }
+    std::ostream& stream() { return stream_; }
+    /// Throws what has kept something from being written.
+    void publish() {
+        stream_.flush();
+        if (error_) throw Error{*error_};
+        file_.publish();
+    }
+
+private:
+    int_type overflow(int_type c) override {
+        if (sync() != 0) return traits_type::eof();
+        if (!traits_type::eq_int_type(c, traits_type::eof())) sputc(traits_type::to_char_type(c));
+        return traits_type::not_eof(c);
+    }
+    int sync() override {
+        if (error_) return -1;
+        try {
+            file_.write({pbase(), static_cast<std::size_t>(pptr() - pbase())});
+        } catch (const Error& error) {
+            error_ = error;
+            return -1;
+        }
+        setp(buffer_.data(), buffer_.data() + buffer_.size());
+        return 0;
+    }
+
+    os::Replacement file_;
+    std::array<char, 1 << 16> buffer_;
+    std::optional<Error> error_;
+    std::ostream stream_{this};
+};
+
+ReplacedFile::ReplacedFile(const std::string& file, InPlace in_place) : name_(file) {
     namespace fs = std::filesystem;
     std::error_code error;
     const auto status = fs::status(file, error);
@@ -175,28 +223,26 @@ ReplacedFile::ReplacedFile(const std::string& file, InPlace in_place) : name_(fi
     const bool of_descriptor = file.starts_with("/dev/") || file.starts_with("/proc/");
     if (!of_descriptor && (!fs::exists(status) || fs::is_regular_file(status))) {
         // A link stays, and what it leads to is replaced.
-        if (fs::is_symlink(file, error)) target_ = fs::weakly_canonical(file, error).string();
-        temporary_ = target_ + ".tmp";
+        const std::string target =
+            fs::is_symlink(file, error) ? fs::weakly_canonical(file, error).string() : file;
+        try {
+            beside_ = std::make_unique<Beside>(target);
+            return;
+        } catch (const Error& refusal) {
+            const bool forbidden = refusal.errnum() == EACCES || refusal.errnum() == EPERM;
+            if (in_place == InPlace::never || !forbidden) throw;
+        }
     }
-    const auto open = [&](const std::string& path) {
-        errno = 0;
-        stream_.open(path, std::ios::binary | std::ios::trunc);
-        return stream_.is_open();
-    };
-    const auto is_forbidden = [] { return errno == EACCES || errno == EPERM; };
-    if (!temporary_.empty() && !open(temporary_)) {
-        if (in_place == InPlace::never || !is_forbidden()) throw write_error(name_);
-        temporary_.clear();
-    }
-    if (temporary_.empty() && !stream_.is_open() && !open(target_)) throw write_error(name_);
-    // Nobody may read more than before.
-    if (!temporary_.empty() && fs::exists(status))
-        fs::permissions(temporary_, status.permissions(), error);
+    errno = 0;
+    stream_.open(file, std::ios::binary | std::ios::trunc);
+    if (!stream_) throw write_error(name_);
 }
 
-ReplacedFile::~ReplacedFile() {
-    std::error_code ignored;
-    if (!temporary_.empty()) std::filesystem::remove(temporary_, ignored);
+ReplacedFile::~ReplacedFile() = default;
+
+std::ostream& ReplacedFile::stream() {
+    if (beside_) return beside_->stream();
+    return stream_;
 }
 
 void ReplacedFile::require_written() {
@@ -210,26 +256,17 @@ void ReplacedFile::require_written() {
     throw write_error(name_);
 }
 
-void ReplacedFile::rename() {
-    namespace fs = std::filesystem;
-    if (temporary_.empty()) return;
-    std::error_code error;
-    fs::rename(temporary_, target_, error);
-    if (error) throw Error{ErrorKind::failed, name_, error.value()};
-    temporary_.clear();
-}
-
 void ReplacedFile::publish() {
+    if (beside_) return beside_->publish();
     require_written();
-    rename();
 }
 
 void ReplacedFile::commit() {
-    require_written();
+    publish();
+    if (beside_) return;
     errno = 0;
     stream_.close();
     if (!stream_) throw write_error(name_);
-    rename();
 }
 
 Output::Output(const std::string& file, std::ostream& standard) : stream_(&standard) {

@@ -44,7 +44,8 @@ BitAccess::BitAccess(std::uint32_t pid, Bits bits, const Machine& machine,
         return;
     }
     if (frames_.flags_error() != 0)
-        throw Error{ErrorKind::denied, "proc/kpageflags", frames_.flags_error(), "root"};
+        throw Error{ErrorKind::denied, "proc/kpageflags", frames_.flags_error(),
+                    "root, or CAP_DAC_READ_SEARCH"};
     if (host.frames_visible == false)
         throw Error{ErrorKind::denied, "--source lru", 0, "CAP_SYS_ADMIN",
                     "frame numbers are hidden"};

@@ -18,7 +18,8 @@ namespace {
 
 constexpr const char* subject = "eBPF reader";
 constexpr const char* privileges =
-    "needs CAP_BPF and CAP_PERFMON in the initial user namespace, and no seccomp filter on bpf(2)";
+    "needs CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON, in the initial user namespace, and no "
+    "seccomp filter on bpf(2)";
 
 // Documentation/arch/x86/x86_64/mm.rst
 constexpr std::uint64_t lowest_of_four_levels = 0xffff'8000'0000'0000;

@@ -57,7 +57,7 @@ private:
         const auto cap = [&](const char* name, unsigned bit, const char* unlocks) {
             add(name, own([&] { return has_capability(caps, bit); }),
                 has_capability(caps, bit) ? "effective" : "not effective", unlocks,
-                "run as root, or grant it: setcap on the binary, AmbientCapabilities in a unit");
+                "run as root, or with it: setpriv --ambient-caps, AmbientCapabilities in a unit");
         };
         cap("cap-sys-admin", abi::CAP_SYS_ADMIN,
             "frame numbers and swap offsets in the page map, files behind mappings");
@@ -74,9 +74,9 @@ private:
         const FrameReader frames{root_, true};
         const int flags = frames.flags_error(), counts = frames.counts_error();
         add("kpageflags", flags == 0, readable(flags), "KSM, large folios, huge pages, page flags",
-            "root");
+            "root, or CAP_DAC_READ_SEARCH");
         add("kpagecount", counts == 0, readable(counts),
-            "sharers of KSM pages, proportional set size", "root");
+            "sharers of KSM pages, proportional set size", "root, or CAP_DAC_READ_SEARCH");
         const bool scan = root_.live() && probe_pagemap_scan(abi::PAGE_IS_PRESENT);
         add("pagemap-scan", own([&] { return scan; }), "ioctl PAGEMAP_SCAN",
             "sparse mappings at once; the zero page without privileges", "Linux 6.7 or newer");

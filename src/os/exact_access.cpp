@@ -41,7 +41,7 @@ ExactAccess::ExactAccess(std::uint32_t pid, const Machine& machine, const OpenOp
     const auto view = lens_->lease();
     if (const auto trouble = view->flags_trouble(); !trouble.empty())
         throw Error{ErrorKind::unsupported, "--source exact", 0,
-                    view->flags_checked() ? "" : "root", trouble};
+                    view->flags_checked() ? "" : "root, or CAP_DAC_READ_SEARCH", trouble};
     const auto top = view->find_top_table(target_.pagemap());
     if (!top)
         throw Error{ErrorKind::unsupported, "--source exact", 0, "",

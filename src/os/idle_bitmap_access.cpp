@@ -51,10 +51,12 @@ IdleBitmapAccess::IdleBitmapAccess(std::uint32_t pid, const Machine& machine,
     if (!opened.fd)
         throw Error{opened.error == ENOENT ? ErrorKind::unsupported : ErrorKind::denied,
                     "sys/kernel/mm/page_idle/bitmap", opened.error,
-                    opened.error == ENOENT ? "CONFIG_IDLE_PAGE_TRACKING" : "root"};
+                    opened.error == ENOENT ? "CONFIG_IDLE_PAGE_TRACKING"
+                                           : "root, or CAP_DAC_OVERRIDE"};
     bitmap_ = std::move(opened.fd);
     if (frames_.flags_error() != 0)
-        throw Error{ErrorKind::denied, "proc/kpageflags", frames_.flags_error(), "root"};
+        throw Error{ErrorKind::denied, "proc/kpageflags", frames_.flags_error(),
+                    "root, or CAP_DAC_READ_SEARCH"};
     if (machine.host->frames_visible == false)
         throw Error{ErrorKind::denied, "--source idle-bitmap", 0, "CAP_SYS_ADMIN",
                     "frame numbers are hidden"};

@@ -83,7 +83,7 @@ std::vector<Mapping> MappingReader::read() const {
     if (!maps.fd) {
         const bool gone = maps.error == ENOENT || maps.error == ESRCH;
         throw Error{gone ? ErrorKind::gone : ErrorKind::denied, "/" + base + "/maps", maps.error,
-                    gone ? "" : "needs the target's uid or CAP_SYS_PTRACE"};
+                    gone ? "" : "needs the target's uid, or CAP_SYS_PTRACE"};
     }
     std::vector<Mapping> mappings;
     if (!procmap_query || !read_by_query(maps.fd.get(), mappings)) {

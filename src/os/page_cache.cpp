@@ -49,6 +49,13 @@ bool may_ask_mincore(int fd) {
     return ::faccessat(fd, "", W_OK, AT_EACCESS | AT_EMPTY_PATH) == 0;
 }
 
+/// fs/proc/base.c: proc_map_files_lookup asks for PTRACE_MODE_READ (EACCES, as the folder itself
+/// does), proc_map_files_get_link for a capability (EPERM).
+const char* remedy_of(int error) {
+    return error == EACCES ? "the target's uid, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+                           : "CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE";
+}
+
 /// Swap of the mapping that begins at @p start, from this process's own smaps. The kernel answers
 /// for a mapping of a whole shmem file from one counter (fs/proc, mm/shmem.c:shmem_swap_usage).
 std::optional<std::uint64_t> own_swap_bytes(std::uint64_t start) {
@@ -171,7 +178,7 @@ void PageCache::read(const Mapping& mapping, PageBlock& block) {
         gaps_.add({"map_files", mapping.range,
                    fmt::format("the page cache behind the mapping cannot be asked ({})",
                                errno_name(opened->error)),
-                   "CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE", false});
+                   remedy_of(opened->error), false});
     if (block.uniform) {
         if (!is_none(block.entries[0])) return;
         std::uint64_t pages = block.range.size().value / page_size_;
@@ -443,7 +450,7 @@ bool PageCache::ask_resident(const Mapping& mapping, const MappedFile& file, std
     gaps_.add(
         {"mincore", mapping.range,
          fmt::format("the page cache behind the mapping cannot be asked ({})", errno_name(error)),
-         "the file's owner, or write access to it", false});
+         "the file's owner, or write access to it: CAP_DAC_OVERRIDE", false});
     return false;
 }
 

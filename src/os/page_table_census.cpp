@@ -304,7 +304,7 @@ private:
         census_.gaps.push_back(
             {"kpageflags", std::nullopt,
              fmt::format("page tables of nobody cannot be told ({})", errno_name(error)),
-             "root, or CAP_DAC_OVERRIDE and CAP_SYS_ADMIN", false});
+             "root, or CAP_DAC_READ_SEARCH", false});
         return {};
     }
 

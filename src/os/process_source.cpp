@@ -53,12 +53,12 @@ ProcessSource::ProcessSource(std::uint32_t pid, const Machine& machine, const Op
         gaps_.add({"kpageflags", std::nullopt,
                    fmt::format("KSM, large folios, huge pages and page flags cannot be told ({})",
                                errno_name(frames_.flags_error())),
-                   "root, or CAP_DAC_OVERRIDE and CAP_SYS_ADMIN", false});
+                   "root, or CAP_DAC_READ_SEARCH", false});
     else if (frames_.counts_error() != 0)
         gaps_.add({"kpagecount", std::nullopt,
                    fmt::format("how many share a page cannot be told ({})",
                                errno_name(frames_.counts_error())),
-                   "root, or CAP_DAC_OVERRIDE and CAP_SYS_ADMIN", false});
+                   "root, or CAP_DAC_READ_SEARCH", false});
 }
 
 /// The leader's files are empty once it has exited, whatever its other threads do; each thread's

@@ -70,7 +70,9 @@ DetourRoom::DetourRoom(const Root& root, pid_t thread)
     : root_(root), task_folder_(fmt::format("proc/{}/task", thread)) {
     const auto path = fmt::format("proc/{}/mem", thread);
     auto memory = root.open(path, O_RDWR);
-    if (!memory.fd) throw Error{ErrorKind::denied, path, memory.error};
+    if (!memory.fd)
+        throw Error{ErrorKind::denied, path, memory.error,
+                    "needs the target's uid, or CAP_SYS_PTRACE and CAP_DAC_OVERRIDE"};
     memory_ = std::move(memory.fd);
     const std::uint64_t vdso = vdso_address(root, thread);
     Elf64_Ehdr header{};

@@ -58,7 +58,8 @@ bool is_harmless_device(unsigned major, unsigned minor) {
 
 Error cannot_look(std::uint32_t pid, int error) {
     return {error == ENOENT || error == ESRCH ? ErrorKind::gone : ErrorKind::denied,
-            fmt::format("process {}", pid), error, "needs the target's uid or CAP_SYS_PTRACE",
+            fmt::format("process {}", pid), error,
+            "needs the target's uid, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
             fmt::format("its open files cannot be looked at ({})", errno_name(error))};
 }
 

@@ -159,6 +159,17 @@ bool add_all_columns(Database& database, bool really) {
     return missing;
 }
 
+/// A view or a virtual table under the name of one of ours would be a program that runs when it is
+/// read, for ever perhaps.
+void refuse_disguises(Database& database) {
+    static constexpr const char* sql =
+        "SELECT count(*) FROM sqlite_master WHERE name COLLATE NOCASE IN"
+        " ('scan', 'process', 'record', 'total', 'gap')"
+        " AND (type = 'view' OR (type = 'table' AND rootpage = 0))";
+    if (database.number(sql) != 0)
+        throw Error{ErrorKind::bad_input, database.file(), 0, {}, "has a view for a table"};
+}
+
 } // namespace
 
 std::set<std::string> columns_of(Database& database, const std::string& table) {
@@ -201,6 +212,7 @@ HistoryKind check_history(Database& database) {
         throw Error{
             ErrorKind::bad_input, database.file(), 0, "it needs a later pagesift",
             fmt::format("is a history of version {}; {} is known", version, history_version)};
+    refuse_disguises(database);
     return add_all_columns(database, false) ? HistoryKind::older_fields : HistoryKind::current;
 }
 

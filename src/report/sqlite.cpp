@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <sqlite3.h>
+#include <utility>
 
 namespace pagesift::report {
 namespace {
@@ -25,6 +26,9 @@ std::string as_uri(const std::string& file) {
     }
     return uri;
 }
+
+/// A name has a few KiB at most, and a record a hundred numbers beside it.
+constexpr int longest_value = 1 << 20;
 
 constexpr std::string_view busy_hint = "another process keeps it locked; try again";
 
@@ -50,9 +54,11 @@ void Database::fail(int code) const {
     const int system = handle_ ? sqlite3_system_errno(handle_.get()) : 0;
     const int number = errno_of(code, system);
     const std::string detail =
-        number != 0 ? "" : (handle_ ? sqlite3_errmsg(handle_.get()) : sqlite3_errstr(code));
+        number != 0 ? ""
+                    : escape_text(handle_ ? sqlite3_errmsg(handle_.get()) : sqlite3_errstr(code));
     switch (code & 0xff) {
     case SQLITE_NOTADB:
+    case SQLITE_TOOBIG:
     case SQLITE_CORRUPT: throw Error{ErrorKind::bad_input, file_, 0, {}, detail};
     case SQLITE_BUSY: throw Error{ErrorKind::failed, file_, 0, std::string{busy_hint}, detail};
     default: break;
@@ -68,6 +74,20 @@ void Database::open(const std::string& name, int flags) {
     const int code = sqlite3_open_v2(name.c_str(), &handle, flags | SQLITE_OPEN_EXRESCODE, nullptr);
     handle_.reset(handle);
     if (code != SQLITE_OK) fail(code);
+    distrust();
+}
+
+/// Whoever wrote the file may have written anything: sqlite.org/security.html, "Untrusted SQLite
+/// Database Files". No program of it runs (triggers) or reaches a function with effects, no page of
+/// it is believed unchecked, and no value of it takes much memory.
+void Database::distrust() {
+    for (const auto& [option, on] : {std::pair{SQLITE_DBCONFIG_DEFENSIVE, 1},
+                                     {SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0},
+                                     {SQLITE_DBCONFIG_ENABLE_TRIGGER, 0}})
+        sqlite3_db_config(handle_.get(), option, on, nullptr);
+    sqlite3_limit(handle_.get(), SQLITE_LIMIT_LENGTH, longest_value);
+    sqlite3_exec(handle_.get(), "PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0", nullptr,
+                 nullptr, nullptr);
 }
 
 Database::Database(const std::string& file, Use use, std::chrono::milliseconds patience)

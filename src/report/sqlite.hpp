@@ -41,6 +41,7 @@ private:
         void operator()(sqlite3* handle) const;
     };
     void open(const std::string& name, int flags);
+    void distrust();
 
     std::string file_;
     std::unique_ptr<sqlite3, Close> handle_;

@@ -62,8 +62,10 @@ int milliseconds_until(Clock::time_point deadline) {
     return static_cast<int>(std::max<long long>(0, left));
 }
 
-/// Becomes user nobody, who keeps these capabilities over an exec.
+/// Becomes user nobody, who keeps these capabilities over an exec, and can get no others.
 void become_nobody(std::uint64_t capabilities) {
+    for (unsigned long one = 0; one < 64; ++one)
+        if ((capabilities >> one & 1) == 0) prctl(PR_CAPBSET_DROP, one, 0, 0, 0);
     prctl(PR_SET_KEEPCAPS, 1);
     if (setgroups(0, nullptr) != 0 || setgid(nobody) != 0 || setuid(nobody) != 0) _exit(126);
     __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};

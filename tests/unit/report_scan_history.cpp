@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 #include <filesystem>
 #include <fstream>
+#include <sqlite3.h>
 #include <thread>
 
 using namespace pagesift;
@@ -36,6 +37,25 @@ void append(const std::string& file, const MadeUpScan& scan, const std::string& 
     const ScanSink sink = history.sink();
     scan.play(sink);
     sink.finish();
+}
+
+/// Changes a history as anybody can, with nothing in the way.
+void tamper(const std::string& file, const std::string& sql) {
+    sqlite3* handle = nullptr;
+    REQUIRE(sqlite3_open(file.c_str(), &handle) == SQLITE_OK);
+    const int code = sqlite3_exec(handle, sql.c_str(), nullptr, nullptr, nullptr);
+    CHECK_MESSAGE(code == SQLITE_OK, sqlite3_errmsg(handle));
+    sqlite3_close(handle);
+}
+
+/// Reads all there is, and says what it was refused with.
+std::string read_all(const std::string& file) {
+    const auto error = error_of([&] {
+        const History history{file, History::Use::read};
+        for (const auto& entry : history.scans())
+            history.records(entry.id, [](const scan::Record&) {});
+    });
+    return error ? error->what() : "";
 }
 
 std::int64_t number(const std::string& file, const std::string& sql) {
@@ -238,4 +258,53 @@ TEST_CASE("history: fields that an older program did not have are added") {
     append(folder.file(), typical_scan());
     CHECK(number(folder.file(), "SELECT count(swap_pss_bytes) FROM record") == 3);
     CHECK(number(folder.file(), "SELECT count(*) FROM latest WHERE swap_pss_bytes > 0") == 3);
+}
+
+TEST_CASE("history: programs that somebody has put into one do not run") {
+    const Folder folder;
+    append(folder.file(), typical_scan());
+    tamper(folder.file(), "CREATE TRIGGER more AFTER INSERT ON scan BEGIN"
+                          " INSERT INTO gap SELECT new.id, 'made up', '', '', 0, 0; END;");
+    append(folder.file(), typical_scan());
+    CHECK(number(folder.file(), "SELECT count(*) FROM scan") == 2);
+    CHECK(number(folder.file(), "SELECT count(*) FROM gap WHERE source = 'made up'") == 0);
+}
+
+TEST_CASE("history: a view in place of a table is refused, and not read for ever") {
+    static constexpr const char* disguises[] = {
+        "DROP TABLE gap; CREATE VIEW gap AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1"
+        " FROM n) SELECT 1 AS scan, 'x' AS source, 'y' AS reason, '' AS remedy, x AS incomplete"
+        " FROM n",
+        "ALTER TABLE record RENAME TO other; CREATE VIEW Record AS SELECT * FROM other",
+        "DROP TABLE gap; CREATE VIRTUAL TABLE gap USING fts5(source, reason, remedy)",
+    };
+    for (const char* sql : disguises) {
+        const Folder folder;
+        append(folder.file(), typical_scan());
+        tamper(folder.file(), sql);
+        CHECK(read_all(folder.file()).find("has a view for a table") != std::string::npos);
+        CHECK(error_of([&] { append(folder.file(), typical_scan()); }).has_value());
+    }
+}
+
+TEST_CASE("history: values that cannot be are no danger, and long ones are refused") {
+    const Folder folder;
+    append(folder.file(), typical_scan());
+    tamper(folder.file(), "UPDATE scan SET time = 9e999, elapsed_seconds = -9e999, chosen = -1,"
+                          " host = x'ff00fe', depth = 7, per = 'nothing';"
+                          "UPDATE record SET rss_bytes = 'text', pss_bytes = -1;"
+                          "UPDATE process SET pid = 1e300, comm = NULL");
+    CHECK(read_all(folder.file()).empty());
+    tamper(folder.file(), "UPDATE process SET comm = hex(zeroblob(2000000))");
+    CHECK(read_all(folder.file()).find("too big") != std::string::npos);
+}
+
+TEST_CASE("history: what a damaged one says of itself cannot reach a terminal") {
+    const Folder folder;
+    append(folder.file(), typical_scan());
+    tamper(folder.file(), "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql ="
+                          " 'CREATE TABLE gap (\x1b[31m' WHERE name = 'gap'");
+    const std::string said = read_all(folder.file());
+    CHECK_FALSE(said.empty());
+    CHECK(said.find('\x1b') == std::string::npos);
 }

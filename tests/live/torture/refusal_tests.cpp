@@ -5,6 +5,7 @@
 #include "torture/remote_tests.hpp"
 
 #include <array>
+#include <atomic>
 #include <csignal>
 #include <cstddef>
 #include <cstdlib>
@@ -269,6 +270,101 @@ TEST_CASE("remote call: a thread that does not stop in time is let wait") {
     check_refused(target, "did not stop in time", options);
     CHECK(seconds_now() - began < 5);
     for (int i = 0; i < 3; ++i) check_refused(target, "did not stop in time", options);
+}
+
+namespace {
+
+/// Threads that each make the next one and end, in several chains: at no moment are there many, and
+/// there is no last one.
+class Chains {
+public:
+    explicit Chains(SharedNumbers& made) : made_(made) {
+        for (Link& link : links_) link.chains = this;
+    }
+    void start() {
+        for (int i = 0; i < chains; ++i) make();
+    }
+
+private:
+    static constexpr int chains = 4;
+    static constexpr std::size_t most = 2048, stack_bytes = 16384;
+    struct Link {
+        Chains* chains = nullptr;
+        std::atomic<pid_t> taken{0}; ///< the kernel makes it 0 when the thread is off its stack
+        alignas(16) std::array<char, stack_bytes> stack;
+    };
+
+    Link& free_link() {
+        for (;;) {
+            pid_t nobody = 0;
+            Link& link = links_[next_++ % most];
+            if (link.taken.compare_exchange_strong(nobody, 1)) return link;
+        }
+    }
+
+    void make() {
+        static constexpr int as_thread = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND |
+                                         CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID;
+        const auto body = [](void* argument) {
+            Chains& all = *static_cast<Link*>(argument)->chains;
+            ++all.made_[1];
+            all.make();
+            return 0;
+        };
+        Link& link = free_link();
+        while (::clone(body, link.stack.data() + stack_bytes, as_thread, &link, nullptr, nullptr,
+                       &link.taken) < 0)
+            nap(100);
+    }
+
+    SharedNumbers& made_;
+    std::atomic<std::size_t> next_{0};
+    std::vector<Link> links_{most};
+};
+
+} // namespace
+
+TEST_CASE("remote call: threads without end are let go, or all stand still") {
+    if (!can_call()) return;
+    SharedNumbers numbers;
+    const Child target{[&](const auto& ready) {
+        Chains chains{numbers};
+        chains.start();
+        ready();
+        for (;; nap(500)) ++numbers[0];
+    }};
+    CHECK(numbers.grows(1));
+    int refused = 0, stopped = 0;
+    const double end = seconds_now() + 3;
+    while (seconds_now() < end || refused + stopped == 0) {
+        const double began = seconds_now();
+        std::uint64_t meanwhile = 0;
+        std::string said;
+        try {
+            open_target(target.pid())
+                ->with_all_stopped(
+                    [&](os::StoppedProcess&) {
+                        const std::uint64_t first = numbers[1];
+                        nap(3000);
+                        meanwhile = numbers[1] - first;
+                    },
+                    patient());
+            ++stopped;
+        } catch (const Error& error) {
+            said = error.what();
+            CHECK_MESSAGE(error.kind() == ErrorKind::failed, said);
+            ++refused;
+        }
+        CHECK(meanwhile == 0);
+        CHECK(seconds_now() - began < 8);
+        CHECK(numbers.grows(0));
+        CHECK(numbers.grows(1));
+        if (!said.empty())
+            CHECK_MESSAGE((contains(said, "makes threads without end") ||
+                           contains(said, "did not stop in time")),
+                          said);
+    }
+    MESSAGE(refused, " times refused, ", stopped, " times all stood still");
 }
 
 TEST_CASE("remote call: not where a child of the target may not trace it") {
