@@ -2,7 +2,7 @@
 // System calls of pagesift that fail, one at a time, wherever they are made: strace answers in the
 // kernel's place (strace(1), -e inject). Each answer is right, a marked part, or a clear error;
 // never a wrong figure, a hang or a crash. A few of all places are tried; all of them with
-// PAGESIFT_FAULTS=all, which takes the better part of an hour.
+// PAGESIFT_FAULTS=all, which takes hours.
 #include "harness.hpp"
 
 #include <algorithm>
