@@ -16,7 +16,7 @@ struct Part {
     std::shared_ptr<const Mapping> live;
     std::vector<std::uint64_t> frames; ///< of its pages before the call; empty: not known
     std::vector<AddressRange> fresh;   ///< what was on no list before the call
-    bool called = false; ///< it was given to a call, whatever came of that
+    bool called = false;               ///< it was given to a call, whatever came of that
     bool advised = false;
     int error = 0;
 };

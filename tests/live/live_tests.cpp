@@ -64,7 +64,7 @@ int be_charged(const char* group) {
     return 0;
 }
 
-/// Private and shared memory, a part of it untouched, zeros, and a file; all that is there is locked.
+/// Private and shared memory, parts of it untouched or zero; what is there is locked.
 int keep_still() {
     constexpr std::size_t KiB = std::size_t{1} << 10;
     char* const own = map(4096 * KiB, MAP_PRIVATE);
