@@ -96,7 +96,8 @@ struct ListWant {
 };
 
 /// Every process that has memory, by pid: without kernel threads and zombies. About four system
-/// calls each, one more for each of @p want; needs no privilege but for exe of other users.
+/// calls each, one more for each of @p want; needs no privilege but for exe of other users. Throws
+/// Error where somebody may be missing.
 std::vector<ProcessEntry> list_processes(const OpenOptions& options, ListWant want);
 
 /// Whether /proc keeps processes of other users from us (mount option hidepid), so that the list is
@@ -118,6 +119,7 @@ struct RollupText {
 RollupText read_rollup(std::uint32_t pid, std::uint64_t start_time, const OpenOptions& options);
 
 /// Whether the process with this number is still the one that was listed, and has not exited.
+/// Throws Error(denied) where that cannot be found out.
 bool is_same_process(std::uint32_t pid, std::uint64_t start_time, const OpenOptions& options);
 
 /// Whom pagesift acts on only when told to by force: init, itself, and whoever started it.

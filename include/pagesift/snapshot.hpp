@@ -48,6 +48,7 @@ void read_piece(Source& source, std::span<const Mapping> mappings, const Piece& 
 
 /// Calls work(0) … work(count - 1) on @p jobs threads and deliver(result) on this one, in order.
 /// At most 4 results a thread wait. The first exception stops everything and comes out of here.
+/// Where no more threads can be had, those that there are must do, if need be this one alone.
 template <class Work, class Deliver>
 void in_order(unsigned jobs, std::size_t count, Work&& work, Deliver&& deliver) {
     using Result = decltype(work(std::size_t{}));
@@ -81,7 +82,12 @@ void in_order(unsigned jobs, std::size_t count, Work&& work, Deliver&& deliver) 
         }
     };
     std::vector<std::jthread> threads;
-    for (unsigned i = 0; i < std::min<std::size_t>(jobs, count); ++i) threads.emplace_back(worker);
+    try {
+        for (unsigned i = 0; i < std::min<std::size_t>(jobs, count); ++i)
+            threads.emplace_back(worker);
+    } catch (const std::exception&) {
+        if (threads.empty()) return in_order(1, count, work, deliver);
+    }
     std::unique_lock lock{mutex};
     try {
         while (delivered < count) {

@@ -80,7 +80,11 @@ public:
         act_on(make_batches(plan_, options_.batch_bytes));
         for (unsigned i = 0; i < options_.retries && !over(); ++i)
             if (!try_again()) break;
-        effect_.after = actuator_.gauges();
+        try {
+            effect_.after = actuator_.gauges();
+        } catch (const Error& error) {
+            end(error);
+        }
         measure_.finish();
         std::stable_sort(
             effect_.stayed.begin(), effect_.stayed.end(),
@@ -96,27 +100,31 @@ private:
         return effect_.interrupted || effect_.ended;
     }
 
+    /// The first reason is the one that counts.
+    void end(const Error& error) {
+        if (!effect_.ended) effect_.ended = error;
+    }
+
     void act_on(const std::vector<Batch>& batches) {
         for (const Batch& batch : batches) {
             try {
                 if (!over() && options_.before_batch) options_.before_batch(batch.bytes);
             } catch (const Error& error) {
-                effect_.ended = error;
+                end(error);
             }
             if (over()) {
-                for (const PlannedRange& range : batch.ranges)
-                    stay(range.range, range.mapping,
-                         effect_.interrupted ? Reason::interrupted : Reason::refused,
-                         effect_.interrupted ? 0 : ESRCH);
+                for (const PlannedRange& range : batch.ranges) leave(range.range, range.mapping);
                 continue;
             }
-            try {
-                act(batch);
-            } catch (const Error& error) {
-                effect_.ended = error;
-            }
+            act(batch);
             if (options_.after_batch) options_.after_batch(batch.bytes);
         }
+    }
+
+    /// Of what is not come to any more.
+    void leave(AddressRange range, std::size_t mapping) {
+        stay(range, mapping, effect_.interrupted ? Reason::interrupted : Reason::refused,
+             effect_.interrupted ? 0 : ESRCH);
     }
 
     /// False: there is nothing to try again.
@@ -140,7 +148,11 @@ private:
         std::erase_if(effect_.stayed, passes);
         ++effect_.retries;
         if (options_.pause) options_.pause();
-        drain(again.ranges.front());
+        try {
+            drain(again.ranges.front());
+        } catch (const Error& error) {
+            end(error);
+        }
         act_on(make_batches(again, options_.batch_bytes));
         return true;
     }
@@ -154,22 +166,47 @@ private:
     }
 
     void act(const Batch& batch) {
+        std::vector<Part> parts;
+        std::size_t looked_at = 0; // of the batch's ranges
+        try {
+            find_parts(batch, parts, looked_at);
+            call(parts);
+        } catch (const Error& error) {
+            end(error);
+            for (; looked_at < batch.ranges.size(); ++looked_at)
+                leave(batch.ranges[looked_at].range, batch.ranges[looked_at].mapping);
+        }
+        for (const Part& part : parts) {
+            if (!part.called)
+                leave(part.range, part.mapping);
+            else
+                measure(part);
+        }
+    }
+
+    void measure(const Part& part) {
+        try {
+            measure_.add(part);
+        } catch (const Error& error) {
+            end(error);
+            measure_.give_up(part);
+        }
+    }
+
+    void find_parts(const Batch& batch, std::vector<Part>& parts, std::size_t& looked_at) {
         if (!actuator_.is_same())
             throw Error{ErrorKind::gone, "pid " + std::to_string(plan_.identity.pid), 0, "",
                         "the process has ended, or another one has its number"};
         const auto now = source_.mappings(options_.want);
-        std::vector<Part> parts;
         for (const PlannedRange& range : batch.ranges) {
-            Mapping then = plan_.mappings[range.mapping];
+            const Mapping& then = plan_.mappings[range.mapping];
             const Mapping* found = find_same(now, then, range.range);
-            if (found == nullptr) {
+            if (found == nullptr)
                 stay(range.range, range.mapping, Reason::mapping_changed);
-                continue;
-            }
-            add_parts(range, *found, then, parts);
+            else
+                add_parts(range, *found, then, parts);
+            ++looked_at;
         }
-        call(parts);
-        for (Part& part : parts) measure_.add(part);
     }
 
     void add_parts(const PlannedRange& range, const Mapping& found, const Mapping& then,
@@ -223,21 +260,28 @@ private:
         static constexpr std::size_t most = 1024; // UIO_MAXIOV
         for (std::size_t at = 0; at < ranges.size();) {
             const auto count = std::min(most, ranges.size() - at);
+            for (std::size_t i = at; i < at + count; ++i) parts[i].called = true;
             const auto done = actuator_.advise(info_of(plan_.action).number,
                                                std::span{ranges}.subspan(at, count));
             ++effect_.calls;
             effect_.call_seconds += done.seconds;
             effect_.longest_call_seconds = std::max(effect_.longest_call_seconds, done.seconds);
             std::uint64_t left = done.done_bytes;
-            const std::size_t end = at + count;
+            const std::size_t begin = at, end = at + count;
             while (at < end && left >= ranges[at].size().value) {
                 left -= ranges[at].size().value;
                 effect_.advised_bytes += uncounted_bytes(ranges[at]);
                 parts[at++].advised = true;
             }
-            if (done.error == 0 && done.done_bytes > 0) continue;
-            if (at < end) parts[at++].error = done.error != 0 ? done.error : EIO;
-            if (done.error == ESRCH) break;
+            if (done.error == 0 && at > begin) continue;
+            const int error = done.error != 0 ? done.error : EIO;
+            if (at < end) parts[at++].error = error;
+            if (error != ESRCH) continue;
+            // Nobody is there for the others either.
+            for (; at < parts.size(); ++at) {
+                parts[at].called = true;
+                parts[at].error = error;
+            }
         }
     }
 

@@ -71,13 +71,17 @@ private:
 
     void run_batch(const Batch& batch) {
         std::deque<Task> tasks;
+        bool proven = false; // and what did not pass is accounted for
         try {
             if (!over() && options_.before_batch) options_.before_batch(batch.bytes);
-            if (!over()) tasks = prove_before(batch);
+            if (!over()) {
+                tasks = prove_before(batch);
+                proven = true;
+            }
         } catch (const Error& error) {
             effect_.ended = error;
         }
-        if (over() && tasks.empty())
+        if (!proven)
             for (const PlannedRange& range : batch.ranges) leave({range.range, 0, {}});
         while (!tasks.empty()) {
             if (over())
@@ -130,7 +134,7 @@ private:
             for (const InsidePart& part : answer.parts) take(tasks, part, done);
             // What was read after an earlier stop is older than this one.
             source_.forget_read_ahead();
-            for (const auto& [task, range] : done) measure(task, range);
+            for (const auto& [task, range] : done) try_measure(task, range);
         } catch (const Error& error) {
             if (error.kind() != ErrorKind::failed) {
                 effect_.ended = error;
@@ -213,6 +217,16 @@ private:
         return ksm ? Tri::no : Tri::yes;
     }
 
+    /// What was done stays done, whether it can be looked at or not.
+    void try_measure(const Task& task, AddressRange range) {
+        try {
+            measure(task, range);
+        } catch (const Error& error) {
+            if (!effect_.ended) effect_.ended = error;
+            stay(range, Reason::unknown);
+        }
+    }
+
     void measure(const Task& task, AddressRange range) {
         // Tables are looked for at the end, and what KSM makes of it comes with time.
         if (plan_.action == Action::pt_reclaim) return;
@@ -249,8 +263,12 @@ private:
             if (at < range.range.end) asked.push_back({at, range.range.end});
         }
         std::optional<std::vector<AddressRange>> owned;
-        if (!effect_.ended || effect_.ended->kind() != ErrorKind::gone)
-            owned = source_.locate_tables(asked);
+        try {
+            if (!effect_.ended || effect_.ended->kind() != ErrorKind::gone)
+                owned = source_.locate_tables(asked);
+        } catch (const Error& error) {
+            if (!effect_.ended) effect_.ended = error;
+        }
         if (!owned) {
             effect_.moved_bytes.reset();
             effect_.moved.assign(plan_.ranges.size(), std::nullopt);

@@ -27,13 +27,18 @@ void Measure::add(const Part& part) {
     if (at < part.range.end) stay(part, {at, part.range.end}, Reason::unknown);
 }
 
+void Measure::give_up(const Part& part) {
+    stay(part, part.range, part.error != 0 ? Reason::refused : Reason::unknown);
+}
+
 /// Whether a page is now what the action meant it to be.
 Tri Measure::moved(const Stretch& stretch) const {
     const PageClass& cls = stretch.cls;
     const bool present = cls.state == State::present;
+    // Not seen, or neither here nor there for the moment.
+    if (cls.state == State::unknown || cls.state == State::migrating) return Tri::unknown;
     switch (plan_.action) {
-    case Action::pageout:
-        return cls.state == State::unknown ? Tri::unknown : present ? Tri::no : Tri::yes;
+    case Action::pageout: return present ? Tri::no : Tri::yes;
     case Action::cold: {
         const Tri active = cls.attribute(Attribute::active),
                   young = cls.attribute(Attribute::young);
@@ -120,8 +125,12 @@ void Measure::ask_frames(const Part& part, AddressRange gone) {
     const auto first = (gone.start - part.range.start).value / page;
     const auto count = gone.size().value / page;
     std::vector<std::optional<std::uint64_t>> flags;
-    if (first + count <= part.frames.size())
-        flags = actuator_.frame_flags(std::span{part.frames}.subspan(first, count));
+    try {
+        if (first + count <= part.frames.size())
+            flags = actuator_.frame_flags(std::span{part.frames}.subspan(first, count));
+    } catch (const Error&) {
+        flags.clear(); // not known, as where they cannot be read
+    }
     constexpr std::uint64_t kept = abi::kpf(abi::KPF_SWAPCACHE) | abi::kpf(abi::KPF_WRITEBACK);
     for (std::uint64_t i = 0; i < count; ++i) {
         if (i >= flags.size() || !flags[i] || part.frames[first + i] == 0) {

@@ -16,6 +16,7 @@ struct Part {
     std::shared_ptr<const Mapping> live;
     std::vector<std::uint64_t> frames; ///< of its pages before the call; empty: not known
     std::vector<AddressRange> fresh;   ///< what was on no list before the call
+    bool called = false;               ///< it was given to a call, whatever came of that
     bool advised = false;
     int error = 0;
 };
@@ -34,6 +35,8 @@ public:
 
     /// Right after the call.
     void add(const Part& part);
+    /// What became of it cannot be seen. After add() has thrown.
+    void give_up(const Part& part);
     /// After all calls, and Effect::after is known.
     void finish();
     /// The range of the plan that holds an address of one of its parts.

@@ -143,8 +143,10 @@ FolioSize decide_folio(const KindInput& in) {
 /// What the page itself is made of, which for a private mapping of a file is not the mapping's.
 Backing decide_page_backing(const KindInput& in) {
     if (in.backing == Backing::hugetlb || in.backing == Backing::special) return in.backing;
-    const bool anon = in.flags ? has(in, KPF_ANON) || has(in, KPF_ZERO_PAGE) || in.zero_page
-                               : !(in.entry & PM_FILE);
+    // Flags of a frame that is another's by now say nothing of the page.
+    const bool told = in.flags && (*in.flags & impossible_flags) == 0;
+    const bool anon =
+        told ? has(in, KPF_ANON) || has(in, KPF_ZERO_PAGE) || in.zero_page : !(in.entry & PM_FILE);
     return anon ? Backing::anon : in.backing == Backing::anon ? Backing::special : in.backing;
 }
 

@@ -80,9 +80,14 @@ PieceResult read_and_classify(Source& source, const PieceContext& context,
                               const snapshot::Piece& piece, const Want& want) {
     PieceResult result;
     PieceBuilder builder{context, result};
-    snapshot::read_piece(
-        source, context.mappings, piece, want,
-        [&](std::size_t mapping, const PageBlock& block) { builder.add(mapping, block); });
+    std::uint64_t wanted = 0, seen = 0;
+    for (const snapshot::Part& part : piece.parts) wanted += part.range.size().value;
+    snapshot::read_piece(source, context.mappings, piece, want,
+                         [&](std::size_t mapping, const PageBlock& block) {
+                             seen += block.range.size().value;
+                             builder.add(mapping, block);
+                         });
+    result.complete = result.complete && seen == wanted;
     return result;
 }
 
@@ -116,6 +121,7 @@ Census look(Source& source, const LookOptions& options) {
     std::vector<SlotNote> notes;
     Merger<Run> merger{census.host.page_size, options.on_run};
     Merger<Stretch> stretches{census.host.page_size, options.on_stretch};
+    bool complete = true;
     snapshot::in_order(
         options.jobs, pieces.size(),
         [&](std::size_t i) {
@@ -135,6 +141,7 @@ Census look(Source& source, const LookOptions& options) {
             for (const Page& page : result.pages) options.on_page(page);
             for (const Stretch& stretch : result.stretches) stretches.add(stretch);
             census.undecided_pages += result.undecided_pages;
+            complete = complete && result.complete;
             census.frames_known = census.frames_known && result.frames_known;
         });
     if (options.on_run) merger.flush();
@@ -143,9 +150,11 @@ Census look(Source& source, const LookOptions& options) {
     // VmPTE is read again: what counts is the number that belongs to the entries just read.
     const auto after = procfs::parse_status(source.process().status);
     if (only.empty()) census.smaps = sum_up(mappings);
+    // What was not read looks like empty tables.
+    const bool whole = only.empty() && !census.interrupted && complete;
     census.tables =
         judge_tables(source, mappings, notes, {after.vm_pte_bytes, census.smaps.shared_huge_bytes},
-                     only.empty() && !census.interrupted, options.jobs);
+                     whole, options.jobs);
     for (std::size_t i = 0; i < mappings.size(); ++i) {
         MappingCensus& entry = census.mappings[i];
         const std::uint64_t seen = entry.tally.pages() * census.host.page_size;
@@ -157,6 +166,12 @@ Census look(Source& source, const LookOptions& options) {
         std::erase_if(census.mappings,
                       [](const MappingCensus& entry) { return entry.tally.pages() == 0; });
     census.gaps = source.gaps();
+    if (std::any_of(census.gaps.begin(), census.gaps.end(),
+                    [](const Gap& gap) { return gap.incomplete; })) {
+        // The tables of what is missing would count as empty ones.
+        census.tables.partial = true;
+        census.tables.empty_tables.reset();
+    }
     explain(census);
     census.elapsed_seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

@@ -16,7 +16,7 @@ struct PieceResult {
     std::vector<std::uint64_t> frames; ///< with PieceContext::frames, of all pages
     std::uint64_t undecided_pages = 0;
     bool frames_known = true;
-    bool complete = true;
+    bool complete = true; ///< false: of some page there was nothing to be had
 };
 
 struct PieceContext {

@@ -40,7 +40,9 @@ public:
         return owned;
     }
 
-    std::vector<Gap> gaps() const override { return source_.gaps(); }
+    std::vector<Gap> gaps() const override { return said_ = source_.gaps(); }
+    /// What gaps() said: the process may end before it is asked again.
+    const std::vector<Gap>& last_gaps() const { return said_; }
 
 private:
     Source& source_;
@@ -48,6 +50,7 @@ private:
     std::optional<ProcessText> process_;
     std::vector<Mapping> mappings_;
     std::size_t index_ = 0;
+    mutable std::vector<Gap> said_;
 };
 
 /// Below this, a recording stays text: it is small then, and people can read it.
@@ -96,7 +99,7 @@ Exit run_record(const Options& options, const Environment& environment, const Me
             messages.warn(fmt::format("pid {}", census.process.pid),
                           gap.source + ": " + gap.reason);
         }
-        writer.end(source->gaps());
+        writer.end(recorded.last_gaps());
         ++outcome.answered;
         outcome.interrupted = outcome.interrupted || census.interrupted;
     }

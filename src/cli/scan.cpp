@@ -153,10 +153,16 @@ private:
 
     Seen::End end_of(const scan::Identity& identity, const Error& error) const {
         // What exits while it is looked at may seem to be many things: a kernel thread, forbidden.
-        if (error.kind() == ErrorKind::gone ||
-            !os::is_same_process(identity.pid, identity.start_time, plan_.open))
-            return Seen::End::ended;
+        if (error.kind() == ErrorKind::gone || !may_be_there(identity)) return Seen::End::ended;
         return error.kind() == ErrorKind::denied ? Seen::End::denied : Seen::End::failed;
+    }
+
+    bool may_be_there(const scan::Identity& identity) const {
+        try {
+            return os::is_same_process(identity.pid, identity.start_time, plan_.open);
+        } catch (const Error&) {
+            return true;
+        }
     }
 
     scan::Rollup read_rollup(const scan::Identity& identity) const {

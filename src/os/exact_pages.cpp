@@ -84,8 +84,7 @@ public:
         if (!known || !add_soft_dirty()) return false;
         read_plain();
         std::sort(others_.begin(), others_.end());
-        read_others();
-        return is_confirmed();
+        return read_others() && is_confirmed();
     }
 
 private:
@@ -94,7 +93,8 @@ private:
     }
 
     /// A new mapping is soft-dirty as a whole (VM_SOFTDIRTY), which no entry tells: pagemap does,
-    /// of a page whose own entry is not. False: every such page was written to meanwhile.
+    /// of a page whose own entry is not. False: every such page was written to meanwhile, or
+    /// pagemap could not be read.
     bool add_soft_dirty() {
         if (!pages_.kernel_.has_soft_dirty) return true;
         const std::span entries{block_.entries};
@@ -115,7 +115,7 @@ private:
             if (at == entries.size()) return true;
             const std::uint64_t page = first_page_ + first + at;
             std::uint64_t said = 0;
-            read_words(pages_.pagemap_fd_, page, {&said, 1});
+            if (read_words(pages_.pagemap_fd_, page, {&said, 1}) != 1) return false;
             if (!(said & abi::PM_SOFT_DIRTY)) return true;
             const Address address{page << format_.page_shift};
             std::uint64_t word = abi::PM_SOFT_DIRTY;
@@ -227,8 +227,9 @@ private:
         return block.map_counts[index];
     }
 
-    /// All of it as /proc has it, pages side by side that are not neighbours.
-    void ask_proc(std::span<const std::uint32_t> indices, PageBlock& answer) const {
+    /// All of it as /proc has it, pages side by side that are not neighbours. False: /proc could
+    /// not be read.
+    bool ask_proc(std::span<const std::uint32_t> indices, PageBlock& answer) const {
         answer.clear();
         answer.entries.assign(indices.size(), 0);
         std::vector<std::uint64_t> words;
@@ -236,18 +237,20 @@ private:
             const std::size_t begin = i++;
             while (i < indices.size() && indices[i] - indices[i - 1] <= widest_gap) ++i;
             words.assign(indices[i - 1] - indices[begin] + 1, 0);
-            read_words(pages_.pagemap_fd_, first_page_ + indices[begin], words);
+            const auto n = read_words(pages_.pagemap_fd_, first_page_ + indices[begin], words);
+            if (n != static_cast<std::int64_t>(words.size())) return false;
             for (std::size_t j = begin; j < i; ++j)
                 answer.entries[j] = words[indices[j] - indices[begin]];
         }
-        pages_.frames_.read(answer);
+        if (pages_.frames_.read(answer) != 0 || answer.flags.empty()) return false;
         if (pages_.kernel_.mends_ksm_flag) mend_ksm(*view_, answer);
+        return true;
     }
 
-    void read_others() {
-        if (others_.empty()) return;
+    bool read_others() {
+        if (others_.empty()) return true;
         PageBlock answer;
-        ask_proc(others_, answer);
+        if (!ask_proc(others_, answer)) return false;
         for (std::size_t i = 0; i < others_.size(); ++i) {
             const std::uint32_t index = others_[i];
             const std::uint64_t before = block_.entries[index], now = answer.entries[i];
@@ -267,6 +270,7 @@ private:
         // A folio that may be mapped by a huge entry is, or is not, by the walk's word for it.
         if (!block_.folio_orders.empty() && block_.pmd_mapped.empty())
             block_.pmd_mapped.assign(block_.entries.size(), 0);
+        return true;
     }
 
     /// Pages may come and go between two looks, so a difference counts if it stays.
@@ -274,7 +278,7 @@ private:
         static constexpr unsigned tries = 4;
         PageBlock answer;
         for (unsigned i = 0; i < tries && !samples_.empty(); ++i) {
-            ask_proc(samples_, answer);
+            if (!ask_proc(samples_, answer)) return false;
             std::vector<std::uint32_t> differing;
             for (std::size_t j = 0; j < samples_.size(); ++j)
                 if (!is_same(samples_[j], answer.entries[j], answer.flags[j]))

@@ -55,8 +55,9 @@ std::vector<FrameRun> sorted_frame_runs(std::span<const std::uint64_t> entries) 
 
 namespace {
 
-/// Calls @p sink(first frame, words, runs) for each stretch of @p runs that one read covers.
-template <class Sink> void for_each_stretch(int fd, std::span<const FrameRun> runs, Sink&& sink) {
+/// Calls @p sink(first frame, words, runs) for each stretch of @p runs that one read covers. Words
+/// end where frames do. Returns 0, or errno of a read that was refused.
+template <class Sink> int for_each_stretch(int fd, std::span<const FrameRun> runs, Sink&& sink) {
     std::vector<std::uint64_t> buffer;
     for (std::size_t i = 0; i < runs.size();) {
         const std::size_t begin = i;
@@ -69,10 +70,11 @@ template <class Sink> void for_each_stretch(int fd, std::span<const FrameRun> ru
                  runs[i].pfn + runs[i].count <= first + most_frames);
         buffer.resize(end - first);
         const auto n = read_words(fd, first, buffer);
-        const auto got = static_cast<std::size_t>(std::max<std::int64_t>(n, 0));
-        sink(first, std::span<const std::uint64_t>{buffer}.first(got),
+        if (n < 0) return static_cast<int>(-n);
+        sink(first, std::span<const std::uint64_t>{buffer}.first(static_cast<std::size_t>(n)),
              runs.subspan(begin, i - begin));
     }
+    return 0;
 }
 
 constexpr std::uint64_t folio_wide =
@@ -103,16 +105,20 @@ public:
         return last_;
     }
 
+    int error() const { return error_; }
+
 private:
-    std::optional<std::uint64_t> word(std::uint64_t pfn) const {
+    std::optional<std::uint64_t> word(std::uint64_t pfn) {
         if (pfn >= first_ && pfn - first_ < words_.size()) return words_[pfn - first_];
         std::uint64_t value = 0;
-        if (read_words(fd_, pfn, {&value, 1}) != 1) return {};
+        const auto n = read_words(fd_, pfn, {&value, 1});
+        if (n < 0) error_ = static_cast<int>(-n);
+        if (n != 1) return {};
         return value;
     }
 
     /// Folios are naturally aligned, so the head is at pfn with some low bits cleared.
-    Folio find(std::uint64_t pfn) const {
+    Folio find(std::uint64_t pfn) {
         static constexpr unsigned largest_order = 20;
         for (unsigned order = 0; order <= largest_order; ++order) {
             const std::uint64_t head = pfn >> order << order;
@@ -132,6 +138,7 @@ private:
     }
 
     int fd_;
+    int error_ = 0; ///< 0, or errno of a read that was refused
     std::uint64_t first_ = 0;
     std::span<const std::uint64_t> words_;
     Folio last_;
@@ -162,18 +169,23 @@ FrameReader::FrameReader(const Root& root, bool use) {
     counts_ = open_words(root, "proc/kpagecount", counts_error_);
 }
 
-void FrameReader::read(PageBlock& block) const {
-    if (!flags_) return;
+int FrameReader::read(PageBlock& block) const {
+    if (!flags_) return 0;
     const auto runs = sorted_frame_runs(block.entries);
     block.flags.assign(block.entries.size(), 0);
-    if (runs.empty()) return;
+    if (runs.empty()) return 0;
     Folios folios{flags_.get()};
-    for_each_stretch(flags_.get(), runs, [&](std::uint64_t first, auto words, auto parts) {
+    bool beyond = false;
+    int error = for_each_stretch(flags_.get(), runs, [&](auto first, auto words, auto parts) {
         folios.window(first, words);
         for (const FrameRun& run : parts) {
             for (std::uint32_t i = 0; i < run.count; ++i) {
                 const std::uint64_t at = run.pfn + i - first;
-                if (at >= words.size()) break;
+                // The file ends before it: the kernel has no page for the frame.
+                if (at >= words.size()) {
+                    beyond = true;
+                    break;
+                }
                 std::uint64_t flags = words[at];
                 if (flags & (kpf(KPF_COMPOUND_HEAD) | kpf(KPF_COMPOUND_TAIL))) {
                     const auto& folio = folios.around(run.pfn + i);
@@ -186,10 +198,17 @@ void FrameReader::read(PageBlock& block) const {
             }
         }
     });
-    if (counts_) read_counts(block, runs);
+    if (error == 0) error = folios.error();
+    if (error != 0) {
+        block.flags.clear();
+        block.folio_orders.clear();
+        return error;
+    }
+    if (counts_) error = read_counts(block, runs);
+    return error == 0 && beyond ? ENODATA : error;
 }
 
-void FrameReader::read_counts(PageBlock& block, std::span<const FrameRun> runs) const {
+int FrameReader::read_counts(PageBlock& block, std::span<const FrameRun> runs) const {
     std::vector<FrameRun> shared;
     for (const FrameRun& run : runs) {
         for (std::uint32_t i = 0; i < run.count; ++i) {
@@ -204,9 +223,9 @@ void FrameReader::read_counts(PageBlock& block, std::span<const FrameRun> runs) 
                 shared.push_back({run.pfn + i, index, 1});
         }
     }
-    if (shared.empty()) return;
+    if (shared.empty()) return 0;
     block.map_counts.assign(block.entries.size(), 0);
-    for_each_stretch(counts_.get(), shared, [&](std::uint64_t first, auto words, auto parts) {
+    return for_each_stretch(counts_.get(), shared, [&](auto first, auto words, auto parts) {
         for (const FrameRun& run : parts)
             for (std::uint32_t i = 0; i < run.count && run.pfn + i - first < words.size(); ++i)
                 block.map_counts[run.index + i] = static_cast<std::uint32_t>(

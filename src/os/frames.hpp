@@ -27,12 +27,13 @@ public:
 
     /// Fills flags, folio_orders and map_counts of @p block from its entries. Flags of a folio that
     /// older kernels show on its head only (fs/proc/page.c:stable_page_flags before 6.12) are
-    /// copied to its tails.
-    void read(PageBlock& block) const;
+    /// copied to its tails. Where flags cannot be read, the block has none and no folio_orders.
+    /// Returns 0, or errno of what could not be read; ENODATA: there is a frame without a page.
+    int read(PageBlock& block) const;
 
 private:
     class Folios;
-    void read_counts(PageBlock& block, std::span<const FrameRun> runs) const;
+    int read_counts(PageBlock& block, std::span<const FrameRun> runs) const;
 
     Fd flags_, counts_;
     int flags_error_ = 0, counts_error_ = 0;

@@ -25,6 +25,23 @@ procfs::Device device_of_memfd(unsigned flags) {
     return {major(status.st_dev), minor(status.st_dev)};
 }
 
+/// The same of shared anonymous memory, for where memfd_create(2) is refused.
+procfs::Device device_of_shared_memory() {
+    const auto bytes = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    void* const at = ::mmap(nullptr, bytes, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) return {};
+    procfs::Device device;
+    procfs::MapsParser parser;
+    const auto look = [&](const procfs::MappingText& text) {
+        if (text.mapping.range.start.value == reinterpret_cast<std::uintptr_t>(at))
+            device = text.mapping.device;
+    };
+    parser.feed(own_root().read_text("proc/self/maps").text, look);
+    parser.finish(look);
+    ::munmap(at, bytes);
+    return device;
+}
+
 /// Names that show_map_vma() prints for mappings without a file.
 bool is_nameless(const Mapping& m) { return m.inode == 0 && m.device == procfs::Device{}; }
 
@@ -64,6 +81,7 @@ KernelDevices probe_kernel_devices() {
         if (device != procfs::Device{}) set.insert(device);
     };
     keep(devices.shmem, device_of_memfd(0));
+    if (devices.shmem.empty()) keep(devices.shmem, device_of_shared_memory());
     keep(devices.hugetlb, device_of_memfd(MFD_HUGETLB));
     for (unsigned shift = 14; shift <= 34; ++shift)
         keep(devices.hugetlb, device_of_memfd(MFD_HUGETLB | (shift << 26)));
@@ -73,7 +91,10 @@ KernelDevices probe_kernel_devices() {
             !text.vm_flags->has(procfs::VmFlag::pfnmap))
             devices.shown_data.insert(text.mapping.name);
     };
-    parser.feed(own_root().read_text("proc/self/smaps").text, look);
+    const auto smaps = own_root().read_text("proc/self/smaps");
+    if (smaps.error != 0 && smaps.error != ENOENT && smaps.error != EACCES)
+        throw Error{ErrorKind::failed, "proc/self/smaps", smaps.error};
+    parser.feed(smaps.text, look);
     parser.finish(look);
     return devices;
 }
@@ -109,8 +130,8 @@ bool MappingReader::read_by_query(int maps_fd, std::vector<Mapping>& mappings) c
         if (::ioctl(maps_fd, abi::PROCMAP_QUERY, &query) != 0) {
             if (errno == EINTR) continue;
             // ENOENT is the end. Another refusal in the middle (a name longer than any path):
-            // reading the text starts over.
-            return errno == ENOENT || (errno == ESRCH && !mappings.empty());
+            // reading the text starts over, which tells as well if the memory went away.
+            return errno == ENOENT;
         }
         if (query.vma_end <= at) return false;
         Mapping m;
@@ -152,8 +173,14 @@ void MappingReader::read_by_text(int maps_fd, std::vector<Mapping>& mappings) co
     if (refused != 0)
         gaps.add(
             {"maps", std::nullopt, fmt::format("{} lines could not be read", refused), "", true});
-    if (text.error != 0 && mappings.empty())
-        throw Error{ErrorKind::gone, "/" + base + "/maps", text.error};
+    if (text.error == 0) return;
+    if (mappings.empty())
+        throw Error{text.error == ESRCH ? ErrorKind::gone : ErrorKind::denied, "/" + base + "/maps",
+                    text.error};
+    gaps.add({"maps", std::nullopt,
+              fmt::format("mappings behind {:x} could not be read ({})",
+                          mappings.back().range.end.value, errno_name(text.error)),
+              "", true});
 }
 
 void MappingReader::find_backings(std::vector<Mapping>& mappings) const {
@@ -207,10 +234,15 @@ void MappingReader::add_smaps(std::vector<Mapping>& mappings) const {
     while (true) {
         const auto n = ::read(smaps.fd.get(), buffer.data(), buffer.size());
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) break;
+        if (n == 0) return parser.finish(keep);
+        if (n < 0) {
+            // The last mapping may be cut short, so it is not told.
+            gaps.add({"smaps", std::nullopt,
+                      fmt::format("cannot be read to its end ({})", errno_name(errno)), "", false});
+            return;
+        }
         parser.feed({buffer.data(), static_cast<std::size_t>(n)}, keep);
     }
-    parser.finish(keep);
 }
 
 bool needs_smaps(const Mapping& mapping) {

@@ -107,8 +107,11 @@ std::shared_ptr<MappedFile> PageCache::open(const Mapping& mapping) const {
         if (!is_regular(handle.fd.get()) || (check && !is_same_file(handle.fd.get(), mapping)))
             return false;
         struct statfs file_system {};
-        if (::fstatfs(handle.fd.get(), &file_system) == 0)
-            found->shmem = static_cast<std::uint64_t>(file_system.f_type) == abi::TMPFS_MAGIC;
+        if (::fstatfs(handle.fd.get(), &file_system) != 0) {
+            if (found->error == 0) found->error = errno;
+            return false;
+        }
+        found->shmem = static_cast<std::uint64_t>(file_system.f_type) == abi::TMPFS_MAGIC;
         if (found->shmem) find_tree(handle.fd.get(), *found);
         // NONBLOCK: an open that would break somebody's lease is refused instead.
         auto opened =
@@ -253,7 +256,9 @@ Cache PageCache::uniform_answer(const MappedFile& file, std::uint64_t page,
             data < 0 ? page + pages : static_cast<std::uint64_t>(data) / page_size_;
         if (data_page > page) {
             pages = std::min(pages, data_page - page);
-            if (!file.shmem || !holds_pages(file, page, pages)) return Cache::hole;
+            const auto held = file.shmem ? holds_pages(file, page, pages) : std::optional{false};
+            if (!held) return Cache::unknown;
+            if (!*held) return Cache::hole;
             pages = std::min(pages, dense_pages);
             return Cache::not_asked;
         }
@@ -278,34 +283,36 @@ void PageCache::fill(const Mapping& mapping, const MappedFile& file, std::uint64
 }
 
 /// Calls @p sink(first, end) for each stretch of pages in [page, end) that the file has data for.
-/// False: the file system cannot tell.
+/// Returns 0, or errno: EINVAL and EOPNOTSUPP where the file system cannot tell.
 template <class Sink>
-bool PageCache::for_each_data(const MappedFile& file, std::uint64_t page, std::uint64_t end,
-                              Sink&& sink) const {
+int PageCache::for_each_data(const MappedFile& file, std::uint64_t page, std::uint64_t end,
+                             Sink&& sink) const {
     const auto seek = [&](std::uint64_t at, int whence) {
         return ::lseek(file.fd.get(), static_cast<off_t>(at * page_size_), whence);
     };
     while (page < end) {
         const auto data = seek(page, SEEK_DATA);
-        if (data < 0) return errno == ENXIO;
+        if (data < 0) return errno == ENXIO ? 0 : errno;
         const std::uint64_t first = static_cast<std::uint64_t>(data) / page_size_;
-        if (first >= end) return true;
+        if (first >= end) return 0;
         const auto hole = seek(first, SEEK_HOLE);
-        if (hole < 0) return false;
+        if (hole < 0) return errno;
         page =
             std::max(first + 1, (static_cast<std::uint64_t>(hole) + page_size_ - 1) / page_size_);
         sink(first, std::min(page, end));
     }
-    return true;
+    return 0;
 }
 
 /// Whether the page cache has anything where a tmpfs file has no data: pages that fallocate made
 /// and nobody wrote to count as a hole (mm/filemap.c:folio_seek_hole_data), and are memory all the
 /// same.
-bool PageCache::holds_pages(const MappedFile& file, std::uint64_t page, std::uint64_t pages) const {
+std::optional<bool> PageCache::holds_pages(const MappedFile& file, std::uint64_t page,
+                                           std::uint64_t pages) const {
     if (!methods_.cachestat) return false;
     const auto answer = ask_cachestat(file.fd.get(), page * page_size_, pages * page_size_);
-    return answer && answer->nr_cache != 0;
+    if (!answer) return {}; // refused
+    return answer->nr_cache != 0;
 }
 
 /// What has no data is a hole, unless it was allocated in advance; what has, is in the page cache
@@ -315,16 +322,20 @@ void PageCache::fill_shmem(const Mapping& mapping, const MappedFile& file, std::
     std::fill(out.begin(), out.end(), Cache::hole);
     std::uint64_t at = page;
     const auto fill_hole = [&](std::uint64_t end) {
-        if (at >= end || !holds_pages(file, at, end - at)) return;
+        if (at >= end) return;
+        const auto held = holds_pages(file, at, end - at);
+        if (held == false) return;
         const auto part = out.subspan(at - page, end - at);
-        if (!fill_by_cachestat(file, at, part)) std::fill(part.begin(), part.end(), Cache::unknown);
+        if (!held || !fill_by_cachestat(file, at, part))
+            std::fill(part.begin(), part.end(), Cache::unknown);
     };
-    const bool told =
+    const int error =
         for_each_data(file, page, page + out.size(), [&](std::uint64_t first, std::uint64_t end) {
             fill_hole(first);
             fill_shmem_data(mapping, file, first, out.subspan(first - page, end - first));
             at = end;
         });
+    const bool told = error == 0;
     if (told) fill_hole(page + out.size());
     if (!told) std::fill(out.begin(), out.end(), Cache::unknown);
 }
@@ -387,12 +398,15 @@ void PageCache::fill_file(const Mapping& mapping, const MappedFile& file, std::u
         for (; at < end; ++at)
             if (out[at - page] == Cache::absent) out[at - page] = Cache::hole;
     };
-    const bool told =
+    const int error =
         for_each_data(file, page, page + out.size(), [&](std::uint64_t first, std::uint64_t end) {
             mark_holes(first);
             at = end;
         });
-    if (told) mark_holes(page + out.size());
+    if (error == 0) mark_holes(page + out.size());
+    // A file system that knows of no holes has data everywhere.
+    if (error != 0 && error != EINVAL && error != EOPNOTSUPP)
+        std::replace(out.begin(), out.end(), Cache::absent, Cache::unknown);
 }
 
 /// Ranges are asked for as a whole; one whose pages differ is halved. The length that last gave

@@ -66,7 +66,8 @@ private:
                    PageBlock& block);
     void fill(const Mapping& mapping, const MappedFile& file, std::uint64_t page,
               std::span<Cache> out);
-    bool holds_pages(const MappedFile& file, std::uint64_t page, std::uint64_t pages) const;
+    std::optional<bool> holds_pages(const MappedFile& file, std::uint64_t page,
+                                    std::uint64_t pages) const;
     void fill_shmem(const Mapping& mapping, const MappedFile& file, std::uint64_t page,
                     std::span<Cache> out);
     void fill_shmem_data(const Mapping& mapping, const MappedFile& file, std::uint64_t page,
@@ -77,8 +78,8 @@ private:
     bool ask_resident(const Mapping& mapping, const MappedFile& file, std::uint64_t page,
                       std::vector<unsigned char>& resident);
     template <class Sink>
-    bool for_each_data(const MappedFile& file, std::uint64_t page, std::uint64_t end,
-                       Sink&& sink) const;
+    int for_each_data(const MappedFile& file, std::uint64_t page, std::uint64_t end,
+                      Sink&& sink) const;
 
     const Root& root_;
     std::string base_;

@@ -47,13 +47,22 @@ std::optional<std::uint64_t> own_entry(Address address) {
     return entry;
 }
 
-/// kpageflags of the frame behind an own page; empty where it is not shown.
-std::optional<std::uint64_t> own_flags(Address address) {
-    const Fd flags_file = open_own("proc/kpageflags");
-    const std::uint64_t pfn = own_entry(address).value_or(0) & abi::PM_PFRAME_MASK;
+struct OwnFlags {
+    std::optional<std::uint64_t> flags; ///< empty: not shown, or not to be had this time
+    bool shown = false;                 ///< whoever asks again may get them
+};
+
+/// kpageflags of the frame behind an own page.
+OwnFlags own_flags(Address address) {
+    const auto file = own_root().open("proc/kpageflags", O_RDONLY);
+    if (file.error == ENOENT || file.error == EACCES || file.error == EPERM) return {};
+    const auto entry = own_entry(address);
+    if (entry && (*entry & abi::PM_PFRAME_MASK) == 0) return {};
     std::uint64_t flags = 0;
-    if (!flags_file || pfn == 0 || read_words(flags_file.get(), pfn, {&flags, 1}) != 1) return {};
-    return flags;
+    if (!file.fd || !entry ||
+        read_words(file.fd.get(), *entry & abi::PM_PFRAME_MASK, {&flags, 1}) != 1)
+        return {{}, true};
+    return {flags, true};
 }
 
 void reap(pid_t child) {
@@ -89,8 +98,9 @@ std::optional<bool> probe_frames_visible() {
 std::optional<bool> probe_ksm_flag() {
     const Scratch page{own_page_size(), own_page_size()};
     page.data()[0] = 1;
-    const auto flags = own_flags(page.address());
-    if (!flags) return {};
+    const auto [flags, shown] = own_flags(page.address());
+    // What could not be tried is not to be trusted.
+    if (!flags) return shown ? std::optional{false} : std::nullopt;
     return (*flags & abi::kpf(abi::KPF_KSM)) == 0;
 }
 
@@ -98,17 +108,19 @@ bool probe_exclusive_flag() {
     static const bool shown = [] {
         const Scratch page{own_page_size(), own_page_size()};
         page.data()[0] = 1;
-        const auto exclusive = [&] {
-            return (own_flags(page.address()).value_or(0) & abi::kpf(abi::KPF_OWNER_2)) != 0;
+        const auto exclusive = [&]() -> std::optional<bool> {
+            const auto flags = own_flags(page.address()).flags;
+            if (!flags) return {};
+            return (*flags & abi::kpf(abi::KPF_OWNER_2)) != 0;
         };
-        if (!exclusive()) return false;
+        if (exclusive() != true) return false;
         // A child that shares the page takes the flag away, and does nothing else.
         const pid_t child = ::fork();
         if (child < 0) return false;
         if (child == 0) ::_exit(0);
-        const bool still = exclusive();
+        const auto still = exclusive();
         reap(child);
-        return !still;
+        return still == false;
     }();
     return shown;
 }
@@ -118,8 +130,8 @@ std::optional<bool> probe_soft_dirty() {
     const Scratch page{own_page_size(), own_page_size()};
     page.data()[0] = 1;
     const auto entry = own_entry(page.address());
-    if (!entry) return {};
-    return (*entry & abi::PM_SOFT_DIRTY) != 0;
+    // What could not be tried is not to be trusted.
+    return entry && (*entry & abi::PM_SOFT_DIRTY) != 0;
 }
 
 bool probe_pagemap_scan(std::uint64_t category) {

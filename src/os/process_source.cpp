@@ -165,8 +165,14 @@ std::vector<Mapping> ProcessSource::mappings(const Want& want) {
     const MappingReader reader{
         root_, base_, host_->page_size, devices, root_.live() && uses("procmap-query"), gaps_};
     auto mappings = reader.read();
-    if (mappings.empty() && !is_same_process())
-        throw Error{ErrorKind::gone, fmt::format("pid {}", pid_), 0, "", "the process has ended"};
+    if (mappings.empty()) {
+        if (!is_same_process())
+            throw Error{ErrorKind::gone, fmt::format("pid {}", pid_), 0, "",
+                        "the process has ended"};
+        // Nobody lives without any.
+        gaps_.add(
+            {"maps", std::nullopt, "the process replaced its memory while it was read", "", true});
+    }
     using Smaps = OpenOptions::Smaps;
     // Contents must not be read in the process without knowing of userfaultfd; before cachestat,
     // smaps Swap is the only certain word on swapped shared memory that /proc has.
@@ -212,7 +218,16 @@ void ProcessSource::read_block(const Mapping& mapping, AddressRange wanted, cons
     if (want.cache) add_cache(mapping, block);
     if (block.uniform) return;
     if (want.frames && !exactly) {
-        frames_.read(block);
+        const int error = frames_.read(block);
+        if (error != 0)
+            gaps_.add(
+                {"kpageflags", mapping.range,
+                 fmt::format("page flags or map counts could not be read ({})", errno_name(error)),
+                 "", false});
+        if (error == ENODATA) { // then no kind of it is certain
+            block.flags.clear();
+            block.folio_orders.clear();
+        }
         if (mends_ksm_flag_) exact_pages_->mend_ksm_flags(block);
         if (block.flags.empty())
             add_scan_columns(block);

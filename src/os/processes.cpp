@@ -95,11 +95,22 @@ private:
     std::map<std::uint32_t, std::string> names_;
 };
 
+/// Whether a file of a process is not there because the process is gone, or is not shown to us.
+bool is_hidden(int error) {
+    return error == ENOENT || error == ESRCH || error == EACCES || error == EPERM;
+}
+
 /// The text of a small file, read with one call into @p buffer, which is as long as any of them.
+/// Empty: it is not there, or not for us. Throws Error(denied) where that is not known.
 std::string_view read_small(int folder, const std::string& path, std::span<char> buffer) {
     const Fd file{::openat(folder, path.c_str(), O_RDONLY | O_CLOEXEC)};
-    if (!file) return {};
-    const auto n = ::read(file.get(), buffer.data(), buffer.size());
+    ssize_t n = -1;
+    if (file) {
+        do {
+            n = ::read(file.get(), buffer.data(), buffer.size());
+        } while (n < 0 && errno == EINTR);
+    }
+    if (n < 0 && !is_hidden(errno)) throw Error{ErrorKind::denied, path, errno};
     return {buffer.data(), n > 0 ? static_cast<std::size_t>(n) : 0};
 }
 
@@ -122,12 +133,14 @@ std::string find_cgroup(std::string_view text) {
 }
 
 /// The names in a folder, a few at a time: where processes come and go, those listed first would
-/// be gone by the time that all are.
+/// be gone by the time that all are. Throws Error(failed) where it cannot be read to its end.
 template <class Sink> void for_each_name(int folder, Sink&& sink) {
     alignas(dirent64) std::array<char, 1024> buffer;
     while (true) {
         const auto n = ::getdents64(folder, buffer.data(), buffer.size());
-        if (n <= 0) return;
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) throw Error{ErrorKind::failed, "proc", errno};
+        if (n == 0) return;
         for (std::size_t at = 0; at < static_cast<std::size_t>(n);) {
             std::uint16_t length = 0;
             std::memcpy(&length, buffer.data() + at + offsetof(dirent64, d_reclen), sizeof length);
@@ -240,6 +253,8 @@ Fd open_process_folder(const Root& root, std::uint32_t pid, std::uint64_t start_
         return Error{ErrorKind::gone, fmt::format("pid {}", pid), 0, "", why};
     };
     auto folder = root.open(fmt::format("proc/{}", pid), O_PATH | O_DIRECTORY);
+    if (!folder.fd && !is_hidden(folder.error))
+        throw Error{ErrorKind::denied, fmt::format("proc/{}", pid), folder.error};
     if (!folder.fd) throw gone("no such process");
     std::array<char, 2048> buffer;
     const auto stat = procfs::parse_start_time(read_small(folder.fd.get(), "stat", buffer));
@@ -278,7 +293,7 @@ RollupText read_rollup(std::uint32_t pid, std::uint64_t start_time, const OpenOp
         const Fd file{::openat(folder.get(), path.c_str(), O_RDONLY | O_CLOEXEC)};
         if (!file) return errno;
         auto result = read_text(file.get());
-        text = std::move(result.text);
+        if (result.error == 0) text = std::move(result.text);
         return result.error;
     };
     const auto has_memory = [&](const std::string& base) {

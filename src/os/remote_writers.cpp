@@ -135,8 +135,9 @@ bool has_other_files(std::uint32_t one, std::uint32_t other) {
 }
 
 bool has_requests(const Root& root, std::uint32_t pid) {
-    return root.read_text(fmt::format("proc/{}/maps", pid)).text.find(" /[aio]") !=
-           std::string::npos;
+    const auto maps = root.read_text(fmt::format("proc/{}/maps", pid));
+    if (maps.error != 0) throw cannot_look(pid, maps.error);
+    return maps.text.find(" /[aio]") != std::string::npos;
 }
 
 } // namespace
@@ -163,17 +164,22 @@ std::optional<std::string> find_writer(const Root& root, std::uint32_t pid,
 }
 
 std::optional<std::string> find_monitor(const Root& root, std::uint32_t pid) {
-    for (const std::string& name : root.list("proc")) {
+    int error = 0;
+    const auto names = list_files(root, "proc", error);
+    if (error != 0) throw cannot_look(pid, error);
+    for (const std::string& name : names) {
         std::uint32_t other = 0;
         const auto parsed = std::from_chars(name.data(), name.data() + name.size(), other);
         if (parsed.ec != std::errc{} || parsed.ptr != name.data() + name.size() || other == pid)
             continue;
-        int error = 0;
         const auto folder = fmt::format("proc/{}/fd", other);
         for (const std::string& number : list_files(root, folder, error))
             if (root.read_link(fmt::format("{}/{}", folder, number)) == "anon_inode:[userfaultfd]")
                 return fmt::format("process {} has a userfaultfd, which may be for its memory",
                                    other);
+        // Others may end, or be hidden from whoever is not root.
+        if (error != 0 && error != ENOENT && error != ESRCH && error != EACCES && error != EPERM)
+            throw cannot_look(other, error);
     }
     return {};
 }

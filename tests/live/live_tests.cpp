@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The live tests' entry. Other roles, as the target of a test: with --exec-again N the program
 // executes itself N times; with --be-charged GROUP it fills memory that is charged to a control
-// group.
+// group; with --keep-still it has a bit of everything, and neither changes nor loses it.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
@@ -64,11 +64,32 @@ int be_charged(const char* group) {
     return 0;
 }
 
+/// Private and shared memory, parts of it untouched or zero; what is there is locked.
+int keep_still() {
+    constexpr std::size_t KiB = std::size_t{1} << 10;
+    char* const own = map(4096 * KiB, MAP_PRIVATE);
+    for (std::size_t i = 0; i < 2048 * KiB; ++i) own[i] = static_cast<char>(i % 251 + 1);
+    std::memset(own + 3072 * KiB, 0, 512 * KiB);
+    char* const shared = map(1024 * KiB, MAP_SHARED);
+    std::memset(shared, 'x', 256 * KiB);
+    mlock2(own, 4096 * KiB, MLOCK_ONFAULT);
+    mlock2(shared, 1024 * KiB, MLOCK_ONFAULT);
+    madvise(shared, 256 * KiB, MADV_DONTNEED); // stays in the page cache
+    if (write(STDOUT_FILENO, "ready\n", 6) != 6) return 1;
+    wait_for_end();
+    for (std::size_t i = 0; i < 2048 * KiB; ++i)
+        if (own[i] != static_cast<char>(i % 251 + 1)) return 2;
+    for (std::size_t i = 0; i < 256 * KiB; ++i)
+        if (shared[i] != 'x') return 3;
+    return 0;
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
     if (argc >= 3 && std::strcmp(argv[1], "--exec-again") == 0) return exec_again(argv);
     if (argc >= 3 && std::strcmp(argv[1], "--be-charged") == 0) return be_charged(argv[2]);
+    if (argc >= 2 && std::strcmp(argv[1], "--keep-still") == 0) return keep_still();
     doctest::Context context(argc, argv);
     const int result = context.run();
     pagesift::live::release_zoo();

@@ -208,7 +208,7 @@ TEST_CASE("advice: identity is asked before every call, not only the first") {
     CHECK(rig.actuator.calls.size() == 2);
     CHECK(effect.moved_bytes == 4 * page);
     CHECK(effect.ended);
-    CHECK(effect.stayed_bytes(Reason::refused) == 2 * page);
+    CHECK(effect.stayed_bytes(Reason::refused) == 4 * page);
 }
 
 TEST_CASE("advice: an interrupt lets the call in flight end, and says what was done") {
