@@ -57,8 +57,8 @@ private:
     GapLog gaps_;
     ReclaimCounters::Sums counted_;     ///< at the last prepare()
     ReclaimCounters::Sums at_clearing_; ///< as counted_, before the last forget()
-    bool notes_flags_ = false; ///< for the next round
-    bool noted_flags_ = false; ///< for this one
+    bool notes_flags_ = false;          ///< for the next round
+    bool noted_flags_ = false;          ///< for this one
     std::mutex mutex_;
     std::vector<std::unique_ptr<Buffers>> buffers_; ///< idle ones
 };

@@ -169,7 +169,7 @@ std::unique_ptr<Actuator> open_actuator(std::uint32_t pid, std::uint64_t start_t
                     "files of a saved tree cannot be acted on"};
     if (!proc_has_own_pids())
         throw Error{ErrorKind::unsupported, subject, 0, "mount the /proc of this PID namespace",
-                    "/proc shows another PID namespace, so its numbers cannot be acted on"};
+                    "the numbers in /proc are of another PID namespace and cannot be acted on"};
     Fd pidfd{static_cast<int>(::syscall(SYS_pidfd_open, pid, 0u))};
     if (!pidfd && errno == ESRCH) throw gone("no such process");
     if (!pidfd && (errno == EINVAL || errno == ENOENT)) throw gone("not a process");

@@ -14,8 +14,9 @@ Access judge_access(const KernelLayout& layout, const Sighting& first, const Sig
         return Access::accessed;
     // What is not there any more, or is there in another frame, took its traces along.
     if (!first.present || !now.present || first.frame != now.frame) return Access::unknown;
-    // Reclaim of the inactive list takes PG_referenced along when it meets a page again: meanwhile the page is on
-    // no list, and then it is unmapped, or active where that failed (shrink_folio_list).
+    // Reclaim of the inactive list takes PG_referenced along when it meets a page again: meanwhile
+    // the page is on no list, and then it is unmapped, or active where that failed
+    // (shrink_folio_list).
     const bool active = has(now, layout.PG_active);
     if (has(first, layout.PG_active) != active || !has(now, layout.PG_lru)) return Access::unknown;
     // Reclaim of the active list leaves no trace (shrink_active_list): it moves the page, which may

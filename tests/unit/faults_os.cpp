@@ -169,7 +169,7 @@ TEST_CASE("faults: map counts that cannot be read are unknown, with a gap that s
     const Census census = look_at(root);
     CHECK(census.totals.pss_unknown_pages > 0);
     CHECK(std::any_of(census.gaps.begin(), census.gaps.end(),
-                      [](const Gap& gap) { return gap.source == "kpageflags"; }));
+                      [](const Gap& gap) { return gap.source == "kpagecount"; }));
 }
 
 TEST_CASE("faults: files of a process that end at any byte") {

@@ -23,6 +23,9 @@ struct Fixture {
         root.write("proc/kpageflags", "");
         root.write("proc/kpagecount", "");
         root.write("pagemap", "");
+        // An empty one is none.
+        root.write_words("proc/kpageflags", 0, {0});
+        root.write_words("proc/kpagecount", 0, {0});
     }
 
     void map(std::uint64_t index, std::uint64_t frame, std::uint64_t bits = 0) {
