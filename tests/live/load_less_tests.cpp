@@ -63,7 +63,13 @@ std::uint64_t number(const json& object, const char* name) {
 struct Answer {
     Outcome outcome;
     json process; ///< null: none
-    const json& states() const { return process["totals"]["states"]; }
+    /// Whether a page of a file that nobody maps is cached changes at any moment.
+    json states() const {
+        json all = process["totals"]["states"];
+        all["cached_bytes"] = number(all, "cached_bytes") + number(all, "uncached_bytes");
+        all.erase("uncached_bytes");
+        return all;
+    }
     const json& kinds() const { return process["totals"]["kinds"]; }
     /// Reasons for what is missing.
     std::string gaps() const { return field(process, "gaps").dump(); }
