@@ -177,33 +177,34 @@ Error write_error(const std::string& name) {
 
 } // namespace
 
-/// A stream into a file that is to take another one's place.
+/// A stream into a file that is to take another one's place. Whoever writes gets the Error that
+/// says why it could not be written.
 class ReplacedFile::Beside : private std::streambuf {
 public:
     explicit Beside(const std::string& target) : file_(target) {
         setp(buffer_.data(), buffer_.data() + buffer_.size());
+        stream_.exceptions(std::ios::badbit);
     }
     std::ostream& stream() { return stream_; }
     /// Throws what has kept something from being written.
     void publish() {
-        stream_.flush();
         if (error_) throw Error{*error_};
+        stream_.flush();
         file_.publish();
     }
 
 private:
     int_type overflow(int_type c) override {
-        if (sync() != 0) return traits_type::eof();
+        sync();
         if (!traits_type::eq_int_type(c, traits_type::eof())) sputc(traits_type::to_char_type(c));
         return traits_type::not_eof(c);
     }
     int sync() override {
-        if (error_) return -1;
         try {
             file_.write({pbase(), static_cast<std::size_t>(pptr() - pbase())});
         } catch (const Error& error) {
             error_ = error;
-            return -1;
+            throw;
         }
         setp(buffer_.data(), buffer_.data() + buffer_.size());
         return 0;

@@ -17,9 +17,13 @@ namespace {
 
 /// The number that /proc has for this process, which may be of another PID namespace.
 std::uint32_t read_own_pid() {
-    const std::string link = own_root().read_link("proc/self");
     std::uint32_t pid = 0;
-    std::from_chars(link.data(), link.data() + link.size(), pid);
+    try {
+        const std::string link = own_root().read_link("proc/self");
+        std::from_chars(link.data(), link.data() + link.size(), pid);
+    } catch (const Error&) {
+        // There is no root to look from; whoever needs one will say so.
+    }
     return pid != 0 ? pid : static_cast<std::uint32_t>(::getpid());
 }
 
