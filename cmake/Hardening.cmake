@@ -35,8 +35,9 @@ if(PAGESIFT_HARDENING AND NOT all_flags MATCHES "-fsanitize")
     endif()
 
     list(APPEND pagesift_hardening_link LINKER:-z,relro LINKER:-z,noexecstack)
+    # Code for any place does well at a fixed one, and is compiled once for both.
+    list(APPEND pagesift_hardening_compile -fPIE)
     if(NOT PAGESIFT_STATIC)
-        list(APPEND pagesift_hardening_compile -fPIE)
         list(APPEND pagesift_hardening_link -pie LINKER:-z,now)
     endif()
 endif()
