@@ -14,7 +14,7 @@ using namespace pagesift::test;
 
 namespace {
 
-constexpr std::uint64_t page = 4096, slot = 512 * page, base = 0x4000'0000;
+constexpr std::uint64_t page = 4096, base = 0x4000'0000;
 constexpr std::uint64_t user = 0x5, young = 0x20, dirty = 0x40, special = 0x200;
 constexpr auto anon_flags = abi::kpf(abi::KPF_MMAP) | abi::kpf(abi::KPF_ANON);
 
