@@ -75,6 +75,10 @@ json steady(const json& value) {
     return rest;
 }
 
+json first_of(const json& list) {
+    return list.is_array() && !list.empty() ? list[0] : json::object();
+}
+
 json parsed(const Outcome& outcome) { return json::parse(outcome.out, nullptr, false); }
 
 /// Before Linux 5.11 what BPF takes is locked memory, and nobody may have some without a capability
@@ -127,7 +131,7 @@ bool names(const Answer& answer, unsigned capability) {
            answer.outcome.out.find(name) != std::string::npos;
 }
 
-std::string first_of(const Answer& answer) {
+std::string told(const Answer& answer) {
     return "exit code " + std::to_string(answer.outcome.exit_code) + ": " +
            answer.outcome.err.substr(0, 500) + "\n" + answer.figures.dump().substr(0, 1500);
 }
@@ -151,10 +155,16 @@ void check_command(const std::string& command, const Ask& ask,
                    const std::vector<unsigned>& spared = {}) {
     INFO(command);
     const auto& needs = needs_of(command).capabilities;
-    const Answer root = ask({});
-    REQUIRE_MESSAGE(root.outcome.exit_code == 0, first_of(root));
-    const Answer full = ask(nobody_with(set_of(needs)));
-    CHECK_MESSAGE(full.outcome.exit_code == 0, first_of(full));
+    // Others change what the machine has between two looks; a lack shows every time.
+    static constexpr int most_tries = 3;
+    Answer root, full;
+    for (int tries = 0; tries < most_tries; ++tries) {
+        root = ask({});
+        REQUIRE_MESSAGE(root.outcome.exit_code == 0, told(root));
+        full = ask(nobody_with(set_of(needs)));
+        if (full.figures == root.figures) break;
+    }
+    CHECK_MESSAGE(full.outcome.exit_code == 0, told(full));
     CHECK_MESSAGE(full.figures == root.figures,
                   json::diff(root.figures, full.figures).dump().substr(0, 2000));
     for (const unsigned one : needs) {
@@ -167,7 +177,7 @@ void check_command(const std::string& command, const Ask& ask,
             continue;
         }
         CHECK_MESSAGE(!same, "it is not needed");
-        CHECK_MESSAGE(names(less, one), first_of(less));
+        CHECK_MESSAGE(names(less, one), told(less));
     }
 }
 
@@ -244,13 +254,38 @@ TEST_CASE("capabilities: record, diff and scan") {
     REQUIRE(run_pagesift({"record", "--zero", "all", "--file-cache", "off", "-o", before,
                           target->pid_text()})
                 .exit_code == 0);
-    check_command("diff",
-                  asks({"diff", "--format", "json", "--where", "anon", before, target->pid_text()}),
-                  spared_of(*target));
-    check_command("scan",
-                  asks({"scan", "--depth", "content", "--file-cache", "off", "--format", "json",
-                        "-p", target->pid_text()}),
-                  spared_of(*target));
+    check_command(
+        "diff",
+        [&](const RunOptions& options) {
+            Answer answer{
+                run_pagesift({"diff", "--format", "json", before, target->pid_text()}, options),
+                {}};
+            const json seen = first_of(parsed(answer.outcome));
+            answer.figures["gaps"] = steady(field(seen, "gaps"));
+            for (const json& change : field(seen, "changes"))
+                for (const char* name : {"anon", "zero-filled", "shmem", "swap"})
+                    if (field(change, "name") == name)
+                        answer.figures[name] =
+                            json::array({field(change, "before"), field(change, "after")});
+            return answer;
+        },
+        spared_of(*target));
+    check_command(
+        "scan",
+        [&](const RunOptions& options) {
+            Answer answer{run_pagesift({"scan", "--depth", "content", "--file-cache", "off",
+                                        "--format", "json", "-p", target->pid_text()},
+                                       options),
+                          {}};
+            // Of the target alone: what it shares, others change.
+            const json record = first_of(field(first_of(parsed(answer.outcome)), "records"));
+            for (const char* name :
+                 {"complete", "lens", "anonymous_bytes", "zero_filled_bytes", "shmem_bytes",
+                  "swap_bytes", "ksm_bytes", "empty_tables", "gaps"})
+                answer.figures[name] = steady(field(record, name));
+            return answer;
+        },
+        spared_of(*target));
 }
 
 TEST_CASE("capabilities: cold, by every source") {
