@@ -195,9 +195,19 @@ void write_once(Ledger& ledger, std::uint64_t& random, double seconds) {
               MADV_DONTNEED);
 }
 
+/// What was made mergeable in part is several mappings, and a table between two is not empty for
+/// either.
+void join_slots() {
+    const VictimReport& report = victim_report();
+    ::madvise(reinterpret_cast<void*>(report.slots_address),
+              report.slot_bytes * static_cast<std::uint64_t>(report.slots), MADV_UNMERGEABLE);
+}
+
 void write_slots(Ledger& ledger) {
+    static constexpr int turns_merged = 16;
     auto random = static_cast<std::uint64_t>(ledger.thread) * 77777;
-    while (true) {
+    for (int turn = 0;; ++turn) {
+        if (turn % turns_merged == 0) join_slots();
         for (int i = 0; i < 12; ++i) {
             ::pthread_mutex_lock(&slot_lock);
             write_once(ledger, random, 40e-6);
