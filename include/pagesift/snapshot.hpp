@@ -133,6 +133,33 @@ private:
     std::unique_ptr<State> state_;
 };
 
+/// Passes a source through and writes down everything that it says. For one thread: blocks are
+/// written in the order in which they are asked for. Both must outlive it.
+class Recorder final : public Source {
+public:
+    Recorder(Source& source, RecordingWriter& writer) : source_(source), writer_(writer) {}
+
+    const HostFacts& host() const override { return source_.host(); }
+    ProcessText process() override;
+    std::vector<Mapping> mappings(const Want& want) override;
+    void read_block(const Mapping& mapping, AddressRange wanted, const Want& want,
+                    PageBlock& block) override;
+    std::optional<std::vector<AddressRange>>
+    locate_tables(std::span<const AddressRange> ranges) override;
+    std::vector<Gap> gaps() const override { return said_ = source_.gaps(); }
+    /// The process is written to its end, with what gaps() said last: the process itself may have
+    /// ended before it could be asked again.
+    void end();
+
+private:
+    Source& source_;
+    RecordingWriter& writer_;
+    std::optional<ProcessText> process_;
+    std::vector<Mapping> mappings_;
+    std::size_t index_ = 0;
+    mutable std::vector<Gap> said_;
+};
+
 /// True when @p head, the first bytes of a file, are those of a recording.
 bool is_recording(std::string_view head);
 

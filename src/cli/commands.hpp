@@ -8,7 +8,6 @@
 #include <chrono>
 #include <fstream>
 #include <optional>
-#include <sstream>
 
 namespace pagesift::cli {
 

@@ -6,53 +6,6 @@
 namespace pagesift::cli {
 namespace {
 
-/// Passes a source through and writes down everything that it says. For one thread: blocks are
-/// written in the order in which they are asked for.
-class RecordedSource final : public Source {
-public:
-    RecordedSource(Source& source, snapshot::RecordingWriter& writer)
-        : source_(source), writer_(writer) {}
-
-    const HostFacts& host() const override { return source_.host(); }
-
-    ProcessText process() override {
-        if (!process_) process_ = source_.process();
-        return *process_;
-    }
-
-    std::vector<Mapping> mappings(const Want& want) override {
-        mappings_ = source_.mappings(want);
-        writer_.begin(process(), mappings_, want);
-        return mappings_;
-    }
-
-    void read_block(const Mapping& mapping, AddressRange wanted, const Want& want,
-                    PageBlock& block) override {
-        source_.read_block(mapping, wanted, want, block);
-        while (index_ < mappings_.size() && mappings_[index_].range.end <= wanted.start) ++index_;
-        if (!block.range.empty()) writer_.block(index_, block);
-    }
-
-    std::optional<std::vector<AddressRange>>
-    locate_tables(std::span<const AddressRange> ranges) override {
-        auto owned = source_.locate_tables(ranges);
-        writer_.tables(ranges, owned);
-        return owned;
-    }
-
-    std::vector<Gap> gaps() const override { return said_ = source_.gaps(); }
-    /// What gaps() said: the process may end before it is asked again.
-    const std::vector<Gap>& last_gaps() const { return said_; }
-
-private:
-    Source& source_;
-    snapshot::RecordingWriter& writer_;
-    std::optional<ProcessText> process_;
-    std::vector<Mapping> mappings_;
-    std::size_t index_ = 0;
-    mutable std::vector<Gap> said_;
-};
-
 /// Below this, a recording stays text: it is small then, and people can read it.
 constexpr std::uint64_t text_bytes = 16 << 20;
 
@@ -91,15 +44,15 @@ Exit run_record(const Options& options, const Environment& environment, const Me
     look.jobs = 1;
     look.interrupted = environment.interrupted;
     for (const auto& source : sources) {
-        RecordedSource recorded{*source, writer};
-        const Census census = pagesift::look(recorded, look);
+        snapshot::Recorder recorder{*source, writer};
+        const Census census = pagesift::look(recorder, look);
         for (const Gap& gap : census.gaps) {
             if (!gap.incomplete) continue;
             outcome.partial = true;
             messages.warn(fmt::format("pid {}", census.process.pid),
                           gap.source + ": " + gap.reason);
         }
-        writer.end(recorded.last_gaps());
+        recorder.end();
         ++outcome.answered;
         outcome.interrupted = outcome.interrupted || census.interrupted;
     }

@@ -33,17 +33,23 @@ std::optional<procfs::Stat> read_stat(const Root& root, std::uint64_t pid) {
     return text.error == 0 ? procfs::parse_stat(text.text) : std::nullopt;
 }
 
+struct ThreadStat {
+    std::optional<procfs::Stat> stat;
+    int error = 0; ///< an errno value where there is none
+};
+
 /// Of one thread, by its number alone. /proc/THREAD/stat would add up all threads of its process,
 /// at every question (fs/proc/array.c:do_task_stat).
-TextResult read_thread_stat(const Root& root, pid_t thread) {
-    return root.read_text(fmt::format("proc/{0}/task/{0}/stat", thread));
+ThreadStat read_thread_stat(const Root& root, pid_t thread) {
+    const auto text = root.read_text(fmt::format("proc/{0}/task/{0}/stat", thread));
+    if (text.error != 0) return {{}, text.error};
+    return {procfs::parse_stat(text.text), 0};
 }
 
 /// 'X': it is gone. '?': not known, for want of descriptors, say.
 char state_of(const Root& root, pid_t thread) {
-    const auto text = read_thread_stat(root, thread);
-    if (text.error == ENOENT || text.error == ESRCH) return 'X';
-    const auto stat = text.error == 0 ? procfs::parse_stat(text.text) : std::nullopt;
+    const auto [stat, error] = read_thread_stat(root, thread);
+    if (error == ENOENT || error == ESRCH) return 'X';
     return stat ? stat->state : '?';
 }
 
@@ -111,7 +117,7 @@ void check_writers(const Root& root, std::uint32_t pid) {
     // Since 6.4 the workers are threads of the process, with this name (kernel/vhost_task.c).
     const std::string worker = fmt::format("vhost-{}", pid);
     for (const pid_t thread : list_threads(root, pid)) {
-        const auto stat = procfs::parse_stat(read_thread_stat(root, thread).text);
+        const auto stat = read_thread_stat(root, thread).stat;
         if (stat && stat->comm == worker) return;
     }
     const auto folder = fmt::format("proc/{}/fd", pid);
@@ -161,7 +167,7 @@ pid_t choose_thread(const Root& root, std::uint32_t pid) {
     static constexpr std::uint32_t works_for_kernel = 0x10 | 0x4000;
     pid_t running = 0;
     for (const pid_t thread : list_threads(root, pid)) {
-        const auto stat = procfs::parse_stat(read_thread_stat(root, thread).text);
+        const auto stat = read_thread_stat(root, thread).stat;
         if (!stat || (stat->flags & works_for_kernel) != 0) continue;
         if (stat->state == 'S') return thread;
         if (stat->state == 'R' && running == 0) running = thread;
@@ -196,12 +202,9 @@ namespace {
 /// change them meanwhile, so they are read twice.
 bool differs_in_size(const Root& root, pid_t target, std::uint32_t other) {
     for (int tries = 0; tries < 10; ++tries) {
-        const auto size_of_target = [&] {
-            return procfs::parse_stat(read_thread_stat(root, target).text);
-        };
-        const auto before = size_of_target();
+        const auto before = read_thread_stat(root, target).stat;
         const auto its = read_stat(root, other);
-        const auto after = size_of_target();
+        const auto after = read_thread_stat(root, target).stat;
         if (!its) return true; // it has ended
         if (before && after && before->vm_size_bytes == after->vm_size_bytes &&
             before->rss_pages == after->rss_pages)

@@ -13,15 +13,23 @@ namespace {
 
 /// A new file, never one that is there: what lies under that name is removed, a link included, and
 /// not followed. Whoever may write to the folder can put it back as often as they like.
-Fd make_new(const std::string& path) {
+Fd make_new(const std::string& path, mode_t mode) {
     static constexpr int most_tries = 10;
-    static constexpr mode_t everybody = 0666; // less the umask
     for (int tries = 0;; ++tries) {
-        Fd file{
-            ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, everybody)};
+        Fd file{::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode)};
         if (file || errno != EEXIST || tries == most_tries) return file;
         if (::unlink(path.c_str()) != 0 && errno != ENOENT) return {};
     }
+}
+
+/// Whose the old file is, and who may read it, becomes true of the new one as well, as far as that
+/// is allowed. Whom its group would let read then is nobody who could before.
+void become_like(const Fd& file, const struct stat& old) {
+    mode_t mode = old.st_mode & 0777;
+    const bool kept = ::fchown(file.get(), old.st_uid, old.st_gid) == 0 ||
+                      ::fchown(file.get(), static_cast<uid_t>(-1), old.st_gid) == 0;
+    if (!kept) mode &= ~static_cast<mode_t>(S_IRWXG);
+    ::fchmod(file.get(), mode);
 }
 
 } // namespace
@@ -43,13 +51,13 @@ struct Replacement::File {
 Replacement::Replacement(const std::string& target) : file_(std::make_unique<File>()) {
     file_->target = target;
     file_->path = target + ".tmp";
-    file_->fd = make_new(file_->path);
-    if (!file_->fd) throw Error{ErrorKind::failed, target, errno};
-    // Whose the old one is, and who may read it, is true of the new one as well.
     struct stat old {};
-    if (::stat(target.c_str(), &old) != 0) return;
-    (void)!::fchown(file_->fd.get(), old.st_uid, old.st_gid); // may be for root only
-    ::fchmod(file_->fd.get(), old.st_mode & 0777);
+    const bool replaces = ::stat(target.c_str(), &old) == 0;
+    // What others could not read they cannot read for a moment, either.
+    static constexpr mode_t owner = 0600, everybody = 0666; // less the umask
+    file_->fd = make_new(file_->path, replaces ? owner : everybody);
+    if (!file_->fd) throw Error{ErrorKind::failed, target, errno};
+    if (replaces) become_like(file_->fd, old);
 }
 
 Replacement::~Replacement() {

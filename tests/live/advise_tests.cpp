@@ -11,7 +11,6 @@
 #include <fstream>
 #include <linux/capability.h>
 #include <linux/userfaultfd.h>
-#include <sstream>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -28,8 +27,6 @@ namespace pagesift::live {
 namespace witness = zoo::witness;
 
 namespace {
-
-using Words = std::vector<std::string>;
 
 const std::size_t page = witness::page_size();
 const std::size_t slot = witness::slot_size();

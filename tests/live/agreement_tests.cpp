@@ -24,8 +24,6 @@ namespace witness = zoo::witness;
 
 namespace {
 
-using Words = std::vector<std::string>;
-
 // --- Who is looked at ----------------------------------------------------------------------------
 
 /// A process that stands still.

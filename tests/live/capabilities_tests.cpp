@@ -26,8 +26,6 @@ namespace witness = zoo::witness;
 
 namespace {
 
-using Words = std::vector<std::string>;
-
 const std::size_t page = witness::page_size();
 const std::size_t slot = witness::slot_size();
 

@@ -18,15 +18,8 @@ namespace pagesift::live {
 
 namespace {
 
-using Words = std::vector<std::string>;
-
 const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 constexpr std::size_t mib = std::size_t{1} << 20;
-
-Words operator+(Words a, const Words& b) {
-    a.insert(a.end(), b.begin(), b.end());
-    return a;
-}
 
 /// What is done to pages that were zero-filled, and to how many of them, in address order.
 enum Deed { write_to, page_out, free_and_leave, free_and_read, unmap, leave };

@@ -19,7 +19,6 @@ namespace pagesift::live {
 
 namespace {
 
-using Words = std::vector<std::string>;
 using Clock = std::chrono::steady_clock;
 
 bool all_wanted() {

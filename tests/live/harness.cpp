@@ -131,6 +131,28 @@ bool drain(std::array<int, 2> fds, std::array<std::string*, 2> texts, Clock::tim
 
 } // namespace
 
+// Words and files --------------------------------------------------------------------------------
+
+Words operator+(Words a, const Words& b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+}
+
+std::string read_file(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>{file}, {}};
+}
+
+std::vector<json> parse_lines(const std::string& text) {
+    std::vector<json> all;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+        all.push_back(json::parse(line, nullptr, false));
+        CHECK_MESSAGE(all.back().is_object(), "a line that is no object: " << line.substr(0, 200));
+    }
+    return all;
+}
+
 void skip(const std::string& reason) {
     skips().push_back(reason);
     const char* mode = std::getenv("PAGESIFT_LIVE");

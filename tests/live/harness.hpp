@@ -22,6 +22,16 @@ namespace pagesift::live {
 
 using nlohmann::json;
 
+// Words and files --------------------------------------------------------------------------------
+
+using Words = std::vector<std::string>; ///< of a command line
+Words operator+(Words a, const Words& b);
+
+/// All of a file; empty if it cannot be read.
+std::string read_file(const std::string& path);
+/// Text with a JSON object a line. Checks that each is one.
+std::vector<json> parse_lines(const std::string& text);
+
 // Skips ------------------------------------------------------------------------------------------
 
 /// Notes that a test, or a part of one, cannot run here. With PAGESIFT_LIVE=require it is a

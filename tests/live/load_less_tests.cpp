@@ -20,7 +20,6 @@
 #include <iterator>
 #include <optional>
 #include <set>
-#include <sstream>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -35,20 +34,12 @@ namespace witness = zoo::witness;
 
 namespace {
 
-using Words = std::vector<std::string>;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::uint64_t MiB = 1 << 20;
 
 /// What RunOptions::prepare ends a process with that it could not prepare.
 constexpr int unprepared = 126;
-
-std::string read_file(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    std::ostringstream text;
-    text << in.rdbuf();
-    return std::move(text).str();
-}
 
 bool contains(const std::string& text, const char* part) {
     return text.find(part) != std::string::npos;
@@ -499,14 +490,6 @@ double seconds_since(Clock::time_point begin) {
     return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-std::vector<json> lines_of(const std::string& text) {
-    std::vector<json> all;
-    std::istringstream lines(text);
-    for (std::string line; std::getline(lines, line);)
-        all.push_back(json::parse(line, nullptr, false));
-    return all;
-}
-
 } // namespace
 
 TEST_CASE("load: a clock that jumps changes no duration") {
@@ -526,7 +509,7 @@ TEST_CASE("load: a clock that jumps changes no duration") {
     CHECK(took < 10);
     std::set<std::string> times;
     std::size_t count = 0;
-    for (const json& line : lines_of(scans.out)) {
+    for (const json& line : parse_lines(scans.out)) {
         REQUIRE(line.is_object());
         if (line["record"] != "scan") continue;
         ++count;

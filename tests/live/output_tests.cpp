@@ -19,13 +19,6 @@ namespace pagesift::live {
 namespace {
 
 namespace fs = std::filesystem;
-using Words = std::vector<std::string>;
-
-std::string read_file(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>{file}, {}};
-}
-
 bool is_whole(const std::string& metrics) {
     return metrics.size() > 6 && metrics.substr(metrics.size() - 6) == "# EOF\n";
 }
@@ -141,6 +134,20 @@ TEST_CASE("output: who may read a file that is replaced is who might before") {
         CHECK(is_whole(read_file(path)));
         CHECK(mode_of(path) == mode);
     }
+}
+
+TEST_CASE("output: a group that cannot be kept does not read by another one's right") {
+    if (!have_root()) return;
+    const TemporaryDirectory folder;
+    const auto path = folder.path() + "/x.prom";
+    REQUIRE(chown(folder.path().c_str(), 65534, 65534) == 0);
+    std::ofstream(path) << "old\n";
+    REQUIRE(chown(path.c_str(), 65534, 0) == 0);
+    REQUIRE(chmod(path.c_str(), 0664) == 0);
+    const auto outcome = run_pagesift(scan_into(path), {.as_nobody = true});
+    CHECK_MESSAGE(outcome.exit_code == 0, outcome.err);
+    CHECK(is_whole(read_file(path)));
+    CHECK(mode_of(path) == 0604u);
 }
 
 TEST_CASE("output: a link that is named leads to what is written, as in a shell, and stays") {

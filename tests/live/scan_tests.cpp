@@ -11,7 +11,6 @@
 #include <fstream>
 #include <map>
 #include <set>
-#include <sstream>
 #include <utility>
 
 #include <doctest/doctest.h>
@@ -25,23 +24,6 @@
 namespace pagesift::live {
 
 namespace {
-
-using Words = std::vector<std::string>;
-
-Words operator+(Words a, const Words& b) {
-    a.insert(a.end(), b.begin(), b.end());
-    return a;
-}
-
-std::vector<json> parse_lines(const std::string& text) {
-    std::vector<json> all;
-    std::istringstream lines(text);
-    for (std::string line; std::getline(lines, line);) {
-        all.push_back(json::parse(line, nullptr, false));
-        CHECK_MESSAGE(all.back().is_object(), "a line that is no object: " << line.substr(0, 200));
-    }
-    return all;
-}
 
 struct Scan {
     Outcome outcome;
@@ -128,13 +110,6 @@ std::string environment(const char* name) {
     const char* value = std::getenv(name);
     REQUIRE(value != nullptr);
     return value;
-}
-
-std::string read_file(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    std::ostringstream text;
-    text << in.rdbuf();
-    return std::move(text).str();
 }
 
 } // namespace

@@ -90,49 +90,12 @@ void check_against(const Census& census, const Census& whole, SourceFault fault,
     }
 }
 
-/// Passes a source through and writes down what it says, as `pagesift record` does.
-class RecordedSource final : public Source {
-public:
-    RecordedSource(Source& source, snapshot::RecordingWriter& writer)
-        : source_(source), writer_(writer) {}
-    const HostFacts& host() const override { return source_.host(); }
-    ProcessText process() override {
-        if (!text_) text_ = source_.process();
-        return *text_;
-    }
-    std::vector<Mapping> mappings(const Want& want) override {
-        maps_ = source_.mappings(want);
-        writer_.begin(process(), maps_, want);
-        return maps_;
-    }
-    void read_block(const Mapping& mapping, AddressRange wanted, const Want& want,
-                    PageBlock& block) override {
-        source_.read_block(mapping, wanted, want, block);
-        while (index_ < maps_.size() && maps_[index_].range.end <= wanted.start) ++index_;
-        if (!block.range.empty()) writer_.block(index_, block);
-    }
-    std::optional<std::vector<AddressRange>>
-    locate_tables(std::span<const AddressRange> ranges) override {
-        auto owned = source_.locate_tables(ranges);
-        writer_.tables(ranges, owned);
-        return owned;
-    }
-    std::vector<Gap> gaps() const override { return source_.gaps(); }
-
-private:
-    Source& source_;
-    snapshot::RecordingWriter& writer_;
-    std::optional<ProcessText> text_;
-    std::vector<Mapping> maps_;
-    std::size_t index_ = 0;
-};
-
 Census record(Source& source, std::string& bytes) {
     std::ostringstream out;
     snapshot::RecordingWriter writer{out, snapshot::Encoding::text, source.host()};
-    RecordedSource recorded{source, writer};
-    const Census census = look(recorded, closely());
-    writer.end(source.gaps());
+    snapshot::Recorder recorder{source, writer};
+    const Census census = look(recorder, closely());
+    recorder.end();
     writer.finish();
     bytes = std::move(out).str();
     return census;

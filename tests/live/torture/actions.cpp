@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdlib>
 #include <fcntl.h>
-#include <fstream>
 #include <iomanip>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -107,11 +106,6 @@ void announce_calls() {
     }
 }
 
-std::string read_all(const std::string& path) {
-    std::ifstream file{path};
-    return {std::istreambuf_iterator<char>{file}, {}};
-}
-
 int wait_for(pid_t process, double seconds, bool& hung) {
     int status = 0;
     for (const double end = seconds_now() + seconds; ::waitpid(process, &status, WNOHANG) == 0;) {
@@ -127,7 +121,7 @@ int wait_for(pid_t process, double seconds, bool& hung) {
 }
 
 void read_effect(const std::string& path, ActionEnd& end) {
-    const auto answer = json::parse(read_all(path), nullptr, false);
+    const auto answer = json::parse(read_file(path), nullptr, false);
     if (!answer.is_array() || answer.empty()) return;
     const json effect = field(answer[0], "effect");
     const auto bytes = [&](const char* name) {
@@ -175,7 +169,7 @@ ActionEnd run_action(pid_t target, const ActionPlan& plan) {
         end.kind = ActionEnd::Kind::in_part;
     else if (WEXITSTATUS(status) != 0)
         end.kind = ActionEnd::Kind::refused;
-    end.reason = read_all(said);
+    end.reason = read_file(said);
     if (end.kind == ActionEnd::Kind::refused)
         end.reason = "exit " + std::to_string(WEXITSTATUS(status)) + ": " + end.reason;
     if (end.kind == ActionEnd::Kind::done || end.kind == ActionEnd::Kind::in_part)
