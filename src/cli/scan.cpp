@@ -64,6 +64,8 @@ private:
             budget_ = &budget;
             progress_ = &progress;
             look_at_all(chosen);
+            progress_ = nullptr;
+            budget_ = nullptr;
         }
         for (const auto& [name, sum] : groups_) emit(sum.record());
         if (ranking_) hand_on_ranked();

@@ -27,7 +27,7 @@ constexpr std::uint64_t unpack_factor = 128;
 /// No line that is written comes near: the longest hold one name.
 constexpr std::size_t longest_line = 1 << 20;
 
-constexpr std::array<std::uint32_t, 256> crc_table = [] {
+constexpr std::array<std::uint32_t, 256> make_crc_table() {
     std::array<std::uint32_t, 256> table{};
     for (std::uint32_t i = 0; i < table.size(); ++i) {
         std::uint32_t value = i;
@@ -36,7 +36,8 @@ constexpr std::array<std::uint32_t, 256> crc_table = [] {
         table[i] = value;
     }
     return table;
-}();
+}
+constexpr auto crc_table = make_crc_table();
 
 } // namespace
 
