@@ -160,14 +160,16 @@ void RemoteTarget::Files::rethrow(const std::exception_ptr& failure) const {
 
 namespace {
 
-/// That which a killed program has sent on a detour before, if it sleeps: so the place that was
-/// left becomes free.
+/// One that a killed program has sent on a detour before, if it sleeps: so the place that was left
+/// becomes free. Where all places are taken one that runs will do.
 pid_t preferred_thread(const Root& root, std::uint32_t pid, std::span<const pid_t> threads) {
     try {
-        const pid_t thread = DetourRoom{root, static_cast<pid_t>(pid)}.left_for();
-        if (std::find(threads.begin(), threads.end(), thread) != threads.end() &&
-            sleeps(root, thread))
-            return thread;
+        const auto left = DetourRoom{root, static_cast<pid_t>(pid)}.left();
+        for (const char state : {'S', 'R'})
+            for (const pid_t thread : left.threads)
+                if ((state == 'S' || left.full) && state_of(root, thread) == state &&
+                    std::find(threads.begin(), threads.end(), thread) != threads.end())
+                    return thread;
     } catch (const Error&) {
         // Whoever makes the child will say what is wrong.
     }

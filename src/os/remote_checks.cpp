@@ -46,13 +46,6 @@ ThreadStat read_thread_stat(const Root& root, pid_t thread) {
     return {procfs::parse_stat(text.text), 0};
 }
 
-/// 'X': it is gone. '?': not known, for want of descriptors, say.
-char state_of(const Root& root, pid_t thread) {
-    const auto [stat, error] = read_thread_stat(root, thread);
-    if (error == ENOENT || error == ESRCH) return 'X';
-    return stat ? stat->state : '?';
-}
-
 /// Names in a folder of /proc that are numbers. Root::list will not do: what cannot be listed is
 /// not empty here. Empty if the folder is gone.
 std::vector<std::uint32_t> list_numbers(const Root& root, const std::string& path) {
@@ -183,7 +176,11 @@ std::uint32_t seccomp_mode(const Root& root, pid_t thread) {
     return status_number(text.text, "Seccomp").value_or(SECCOMP_MODE_DISABLED);
 }
 
-bool sleeps(const Root& root, pid_t thread) { return state_of(root, thread) == 'S'; }
+char state_of(const Root& root, pid_t thread) {
+    const auto [stat, error] = read_thread_stat(root, thread);
+    if (error == ENOENT || error == ESRCH) return 'X';
+    return stat ? stat->state : '?';
+}
 
 bool is_gone(const Root& root, pid_t thread) { return state_of(root, thread) == 'X'; }
 

@@ -30,7 +30,9 @@ std::uint64_t count_threads(const Root& root, std::uint32_t pid);
 /// A thread to make the child: of those that sleep in a system call the first, else one that runs.
 /// @throws Error failed where all of them wait for a device or the like
 pid_t choose_thread(const Root& root, std::uint32_t pid);
-bool sleeps(const Root& root, pid_t thread);
+/// As in /proc: 'S' sleeps, 'R' runs or would like to. 'X': it is gone. '?': not known, for want of
+/// descriptors, say.
+char state_of(const Root& root, pid_t thread);
 
 /// SECCOMP_MODE_ of linux/seccomp.h: 0 where there is none.
 std::uint32_t seccomp_mode(const Root& root, pid_t thread);

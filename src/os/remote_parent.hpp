@@ -51,9 +51,12 @@ public:
     std::uint64_t take(std::uint64_t bytes, pid_t thread, const arch::Registers& registers);
     void write(const std::vector<std::uint8_t>& code, pid_t thread,
                const arch::Registers& registers) const;
-    /// The thread for which a killed program has left a detour here, the first of them; 0: none.
-    /// It can tell better than others whether the place is free.
-    pid_t left_for() const;
+    struct Left {
+        std::vector<pid_t> threads; ///< for each a killed program has left a detour here
+        bool full = false;          ///< and there is no place beside these
+    };
+    /// Such a thread can tell better than others whether its place is free.
+    Left left() const;
 
     /// Writes what the child needs. @return where it begins
     std::uint64_t write_errand(const std::vector<std::uint8_t>& code) const;
@@ -71,8 +74,7 @@ public:
 
 private:
     struct Mark;
-    bool left_for_good(const Mark& mark, std::uint64_t at, pid_t thread,
-                       const arch::Registers& registers) const;
+    bool left_for_good(const Mark& mark, pid_t thread, const arch::Registers& registers) const;
     bool write_bytes(std::uint64_t address, const void* bytes, std::size_t count) const;
 
     const Root& root_;

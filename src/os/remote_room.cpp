@@ -124,19 +124,27 @@ bool DetourRoom::read(std::uint64_t address, void* bytes, std::size_t count) con
            static_cast<ssize_t>(count);
 }
 
-pid_t DetourRoom::left_for() const {
+DetourRoom::Left DetourRoom::left() const {
+    Left left;
+    std::uint64_t size = 0;
     Mark mark;
-    return read(begin_, &mark, sizeof mark) && mark.is_ours() ? mark.thread : 0;
+    for (std::uint64_t at = begin_; at + sizeof mark <= end_; at += size) {
+        if (!read(at, &mark, sizeof mark) || !mark.is_ours()) break;
+        left.threads.push_back(mark.thread);
+        size = align(mark.size, 16);
+        left.full = at + 2 * size > end_;
+    }
+    return left;
 }
 
-bool DetourRoom::left_for_good(const Mark& mark, std::uint64_t at, pid_t thread,
+bool DetourRoom::left_for_good(const Mark& mark, pid_t thread,
                                const arch::Registers& registers) const {
     if (mark.thread != thread)
         return root_.read_text(fmt::format("{}/{}/stat", task_folder_, mark.thread)).error ==
                ENOENT;
+    // While it is on any detour of ours, this one may be where that leads back to.
     const std::uint64_t instruction = arch::instruction(registers);
-    return (instruction < at || instruction >= at + mark.size) &&
-           arch::stack(registers) == mark.stack;
+    return (instruction < begin_ || instruction >= last_) && arch::stack(registers) == mark.stack;
 }
 
 std::uint64_t DetourRoom::take(std::uint64_t bytes, pid_t thread,
@@ -149,7 +157,7 @@ std::uint64_t DetourRoom::take(std::uint64_t bytes, pid_t thread,
         Mark mark;
         std::memcpy(&mark, there.data(), sizeof mark);
         if (all_zero(there) ||
-            (mark.is_ours() && mark.size == size_ && left_for_good(mark, at, thread, registers))) {
+            (mark.is_ours() && mark.size == size_ && left_for_good(mark, thread, registers))) {
             place_ = at;
             return at + sizeof(Mark);
         }

@@ -4,8 +4,10 @@
 #include "harness.hpp"
 #include "torture/remote_tests.hpp"
 #include "torture/torture.hpp"
+#include "zoo/witness.hpp"
 
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <optional>
@@ -115,15 +117,18 @@ void freeze_at(Moment moment, const Freezer::Kind& kind, bool thaws_soon) {
     freezer.add(victim.pid());
     if (moment == Moment::before) freezer.freeze();
     nap(20'000);
-    const pid_t tool = start_tool(victim, freezer, moment);
-    if (thaws_soon) {
-        nap(100'000);
-        freezer.thaw();
+    // Others come while the thread that the first one has sent away is not home yet.
+    for (int tools = thaws_soon ? 1 : 4; tools > 0; --tools) {
+        const pid_t tool = start_tool(victim, freezer, moment);
+        if (thaws_soon) {
+            nap(100'000);
+            freezer.thaw();
+        }
+        const auto status = wait_for(tool, 10);
+        CHECK(status.has_value());
+        // It cannot have come to its end while the target was frozen.
+        CHECK((thaws_soon || status != 0));
     }
-    const auto status = wait_for(tool, 10);
-    CHECK(status.has_value());
-    // It cannot have come to its end while the target was frozen.
-    CHECK((thaws_soon || status != 0));
     freezer.thaw();
     CHECK(victim.trouble() == "");
     for (int i = 0; i < victim.report().threads; ++i) {
@@ -132,6 +137,48 @@ void freeze_at(Moment moment, const Freezer::Kind& kind, bool thaws_soon) {
         CHECK_MESSAGE(ledger.lost == 0, ledger.name);
     }
     CHECK(why_refused(victim.pid()) == "");
+}
+
+/// Of a process that has one thread and changes nothing.
+std::uint64_t anonymous_bytes(pid_t pid) {
+    return zoo::witness::status(pid, "RssAnon").value_or(0);
+}
+
+/// Drops zeros, a process that is frozen in the middle of it.
+void drop_and_freeze(const Freezer::Kind& kind) {
+    CAPTURE(kind.file);
+    constexpr std::uint64_t bytes = std::uint64_t{512} << 20, little = std::uint64_t{64} << 10;
+    const Freezer freezer{kind};
+    const Child child{[](const auto& ready) {
+        void* zeros =
+            ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        ::madvise(zeros, bytes, MADV_NOHUGEPAGE);
+        std::memset(zeros, 0, bytes);
+        ready();
+        for (;;) nap(1000);
+    }};
+    freezer.add(child.pid());
+    const TemporaryDirectory folder;
+    const std::string answer = folder.path() + "/answer";
+    const auto before = anonymous_bytes(child.pid());
+    Background tool{{program_of("PAGESIFT_BIN"), "advise", "zero-drop", "--apply", "--quiet",
+                     "--max-stop", "100ms", "--format", "json", "-o", answer,
+                     std::to_string(child.pid())}};
+    for (int tries = 0; tries < 20'000 && anonymous_bytes(child.pid()) + bytes / 8 > before;
+         ++tries)
+        nap(500);
+    freezer.freeze();
+    CHECK(WIFEXITED(tool.wait(60)));
+    const auto after = anonymous_bytes(child.pid());
+    const json effect = field(json::parse(read_file(answer), nullptr, false).at(0), "effect");
+    const auto advised = effect.value("advised_bytes", std::uint64_t{0});
+    CHECK(advised >= bytes / 8);
+    // A page or two of its stack come and go.
+    CHECK(advised <= before - after + little);
+    CHECK(advised + little >= before - after);
+    freezer.thaw();
+    nap(100'000);
+    CHECK(why_refused(child.pid()) == "");
 }
 
 } // namespace
@@ -143,6 +190,13 @@ TEST_CASE("remote call: a target that is frozen meanwhile is unharmed when it th
     for (const auto& kind : kinds)
         for (const Moment moment : {Moment::before, Moment::at_work, Moment::done})
             for (const bool thaws_soon : {true, false}) freeze_at(moment, kind, thaws_soon);
+}
+
+TEST_CASE("remote actions: what was done before a target froze is in the report") {
+    if (!can_call()) return;
+    const auto kinds = Freezer::kinds();
+    if (kinds.empty()) return skip("no control groups that can be frozen");
+    drop_and_freeze(kinds.front());
 }
 
 } // namespace pagesift::live
