@@ -188,6 +188,16 @@ std::vector<SwapArea> parse_swaps(std::string_view text);
 /// /proc/pressure/memory.
 std::optional<double> parse_pressure(std::string_view text);
 
+/// A line of /proc/PID/cgroup (cgroups(7)): where a process is in one hierarchy of control groups.
+struct Membership {
+    std::vector<std::string_view> controllers; ///< none: the unified hierarchy (version 2)
+    std::string_view path;                     ///< from the hierarchy's root, with a slash
+    bool unified() const { return controllers.empty(); }
+    bool has(std::string_view controller) const;
+};
+/// Of hierarchies with a name and no controller ("name=systemd") the name is among the controllers.
+std::vector<Membership> parse_cgroup(std::string_view text);
+
 /// Device and type of each mount: /proc/PID/mountinfo.
 std::map<Device, std::string> parse_mountinfo(std::string_view text);
 

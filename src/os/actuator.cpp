@@ -231,11 +231,8 @@ Pressure read_pressure(std::uint32_t pid, const OpenOptions& options) {
     };
     std::string group;
     const std::string groups = root.read_text(fmt::format("proc/{}/cgroup", pid)).text;
-    for (std::string_view rest = groups; !rest.empty();) {
-        const auto line = rest.substr(0, rest.find('\n'));
-        rest.remove_prefix(std::min(rest.size(), line.size() + 1));
-        if (line.starts_with("0::/") && line.size() > 4) group = line.substr(4);
-    }
+    for (const auto& membership : procfs::parse_cgroup(groups))
+        if (membership.unified()) group = membership.path.substr(1);
     Pressure pressure;
     for (const char* mounted : {"sys/fs/cgroup/", "sys/fs/cgroup/unified/"})
         if (!group.empty() && read(mounted + group, "memory", ".pressure", pressure.memory) == 0 &&

@@ -115,21 +115,15 @@ std::string_view read_small(int folder, const std::string& path, std::span<char>
 }
 
 /// The group to which memory is charged: of the memory controller's hierarchy where that is one of
-/// version 1, else of the unified one. Lines of /proc/PID/cgroup are "number:controllers:path"
-/// (cgroups(7)). Where version 1 is mounted but nobody uses it, the unified one tells more.
+/// version 1, else of the unified one. Where version 1 is mounted but nobody uses it, the unified
+/// one tells more.
 std::string find_cgroup(std::string_view text) {
-    std::string memory, unified;
-    while (!text.empty()) {
-        const auto line = text.substr(0, text.find('\n'));
-        text.remove_prefix(std::min(text.size(), line.size() + 1));
-        const auto first = line.find(':');
-        const auto second = first == line.npos ? first : line.find(':', first + 1);
-        if (second == line.npos) continue;
-        const auto controllers = fmt::format(",{},", line.substr(first + 1, second - first - 1));
-        if (controllers == ",,") unified = line.substr(second + 1);
-        if (controllers.find(",memory,") != controllers.npos) memory = line.substr(second + 1);
+    std::string_view memory, unified;
+    for (const auto& membership : procfs::parse_cgroup(text)) {
+        if (membership.unified()) unified = membership.path;
+        if (membership.has("memory")) memory = membership.path;
     }
-    return memory.empty() || (memory == "/" && !unified.empty()) ? unified : memory;
+    return std::string{memory.empty() || (memory == "/" && !unified.empty()) ? unified : memory};
 }
 
 /// The names in a folder, a few at a time: where processes come and go, those listed first would

@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <initializer_list>
 #include <linux/kcmp.h>
 #include <linux/seccomp.h>
 #include <memory>
@@ -88,6 +89,31 @@ void check_relation(const Root& root, std::uint32_t pid) {
     }
 }
 
+/// Control groups, where systemd and container engines mount them: a thread that is sent away would
+/// come back only when it thaws.
+void check_frozen(const Root& root, std::uint32_t pid) {
+    const auto reads = [&](const std::string& path, std::initializer_list<std::string_view> words) {
+        const std::string text = '\n' + root.read_text(path).text;
+        return std::any_of(words.begin(), words.end(), [&](std::string_view word) {
+            return text.find(word) != std::string::npos;
+        });
+    };
+    const auto text = root.read_text(fmt::format("proc/{}/cgroup", pid)).text;
+    for (const auto& group : procfs::parse_cgroup(text)) {
+        bool frozen = false;
+        if (group.has("freezer"))
+            frozen = reads(fmt::format("sys/fs/cgroup/freezer{}/freezer.state", group.path),
+                           {"\nFROZEN\n", "\nFREEZING\n"});
+        for (const char* mounted : {"sys/fs/cgroup", "sys/fs/cgroup/unified"})
+            if (group.unified() && !frozen)
+                frozen =
+                    reads(fmt::format("{}{}/cgroup.events", mounted, group.path), {"\nfrozen 1\n"});
+        if (frozen)
+            throw refused(pid, fmt::format("is frozen with control group {}", group.path),
+                          "what has frozen it can thaw it: docker unpause, systemctl thaw");
+    }
+}
+
 void check_thread(const Root& root, std::uint32_t pid, pid_t thread) {
     const auto text = root.read_text(fmt::format("proc/{}/task/{}/status", pid, thread));
     if (text.error == ENOENT || text.error == ESRCH) return; // has ended
@@ -134,6 +160,7 @@ void check_target(const Root& root, std::uint32_t pid, std::uint64_t start_time)
     if (stat->kernel_thread()) throw refused(pid, "is a kernel thread");
     if (!stat->may_have_memory()) throw refused(pid, "has no memory: it has ended");
     check_relation(root, pid);
+    check_frozen(root, pid);
     const auto own_space = root.read_link("proc/self/ns/user");
     const auto its_space = root.read_link(fmt::format("proc/{}/ns/user", pid));
     if (its_space.empty())

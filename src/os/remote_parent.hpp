@@ -45,8 +45,9 @@ public:
     DetourRoom(const Root& root, pid_t thread);
 
     /// Takes a place for @p bytes of code. One that a killed program has left is taken only if
-    /// the thread that it was for has ended, or is @p thread and surely came home: it is out of
-    /// there, and its stack is where it was, so no signal handler stands between.
+    /// the thread that it was for has ended, or is @p thread and surely came home: it is on none of
+    /// these detours, of which one may lead back to another, and its stack is where it was, so no
+    /// signal handler stands between.
     /// @return where the code goes; @throws Error unsupported: no room
     std::uint64_t take(std::uint64_t bytes, pid_t thread, const arch::Registers& registers);
     void write(const std::vector<std::uint8_t>& code, pid_t thread,

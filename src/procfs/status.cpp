@@ -2,6 +2,7 @@
 #include "pagesift/procfs.hpp"
 #include "procfs/scan.hpp"
 
+#include <algorithm>
 #include <type_traits>
 
 namespace pagesift::procfs {
@@ -150,6 +151,24 @@ std::optional<double> parse_pressure(std::string_view text) {
             percent = static_cast<double>(*whole) + static_cast<double>(*hundredths) / 100;
     });
     return percent;
+}
+
+bool Membership::has(std::string_view controller) const {
+    return std::find(controllers.begin(), controllers.end(), controller) != controllers.end();
+}
+
+std::vector<Membership> parse_cgroup(std::string_view text) {
+    std::vector<Membership> found;
+    for_each_line(text, [&](std::string_view line) {
+        if (!to_number(take_until(line, ':'))) return;
+        auto controllers = take_until(line, ':');
+        if (!line.starts_with('/')) return;
+        Membership membership;
+        while (!controllers.empty()) membership.controllers.push_back(take_until(controllers, ','));
+        membership.path = line;
+        found.push_back(std::move(membership));
+    });
+    return found;
 }
 
 std::map<Device, std::string> parse_mountinfo(std::string_view text) {

@@ -168,3 +168,20 @@ TEST_CASE("procfs: pressure is the share of the last ten seconds") {
           "some avg10=1.5\n", "some avg10=900.00\n", "some avg60=1.00 avg10=2.00\n"})
         CHECK_FALSE(parse_pressure(text));
 }
+
+TEST_CASE("cgroup: each hierarchy, with its controllers and the path") {
+    const auto groups =
+        parse_cgroup("12:cpu,cpuacct:/a:b/c\n4:memory:/\n1:name=systemd:/x\n0::/d e\n");
+    REQUIRE(groups.size() == 4);
+    CHECK(groups[0].has("cpu"));
+    CHECK(groups[0].has("cpuacct"));
+    CHECK_FALSE(groups[0].has("memory"));
+    CHECK_FALSE(groups[0].unified());
+    CHECK(groups[0].path == "/a:b/c");
+    CHECK(groups[1].path == "/");
+    CHECK(groups[2].has("name=systemd"));
+    CHECK(groups[3].unified());
+    CHECK(groups[3].path == "/d e");
+    for (const auto* text : {"", "\n", "0::", "0:", "x::/a", "::/a", "0::a\n", "0:memory"})
+        CHECK(parse_cgroup(text).empty());
+}

@@ -7,6 +7,7 @@
 #include "zoo/witness.hpp"
 
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -108,6 +109,16 @@ std::optional<int> wait_for(pid_t process, double seconds) {
     return status;
 }
 
+/// It lets itself be stopped: soon, once its threads are where they were.
+void expect_taken_again(pid_t process) {
+    std::string reason = "?";
+    for (int tries = 0; tries < 50 && !reason.empty(); ++tries) {
+        nap(20'000);
+        reason = why_refused(process);
+    }
+    CHECK(reason == "");
+}
+
 void freeze_at(Moment moment, const Freezer::Kind& kind, bool thaws_soon) {
     CAPTURE(static_cast<int>(moment));
     CAPTURE(kind.file);
@@ -116,7 +127,10 @@ void freeze_at(Moment moment, const Freezer::Kind& kind, bool thaws_soon) {
     Victim victim{VictimKind::sleepy};
     freezer.add(victim.pid());
     if (moment == Moment::before) freezer.freeze();
-    nap(20'000);
+    nap(100'000);
+    if (moment == Moment::before && !thaws_soon)
+        CHECK(why_refused(victim.pid()).find("is frozen with control group /") !=
+              std::string::npos);
     // Others come while the thread that the first one has sent away is not home yet.
     for (int tools = thaws_soon ? 1 : 4; tools > 0; --tools) {
         const pid_t tool = start_tool(victim, freezer, moment);
@@ -136,7 +150,7 @@ void freeze_at(Moment moment, const Freezer::Kind& kind, bool thaws_soon) {
         CHECK_MESSAGE(ledger.wrong == 0, ledger.name, ": ", ledger.what);
         CHECK_MESSAGE(ledger.lost == 0, ledger.name);
     }
-    CHECK(why_refused(victim.pid()) == "");
+    expect_taken_again(victim.pid());
 }
 
 /// Of a process that has one thread and changes nothing.
@@ -147,7 +161,9 @@ std::uint64_t anonymous_bytes(pid_t pid) {
 /// Drops zeros, a process that is frozen in the middle of it.
 void drop_and_freeze(const Freezer::Kind& kind) {
     CAPTURE(kind.file);
-    constexpr std::uint64_t bytes = std::uint64_t{512} << 20, little = std::uint64_t{64} << 10;
+    constexpr std::uint64_t bytes = std::uint64_t{256} << 20, little = std::uint64_t{64} << 10;
+    // Where each instruction is emulated nothing is done in less.
+    const char* const stop_seconds = std::getenv("PAGESIFT_TORTURE_STOP");
     const Freezer freezer{kind};
     const Child child{[](const auto& ready) {
         void* zeros =
@@ -162,8 +178,8 @@ void drop_and_freeze(const Freezer::Kind& kind) {
     const std::string answer = folder.path() + "/answer";
     const auto before = anonymous_bytes(child.pid());
     Background tool{{program_of("PAGESIFT_BIN"), "advise", "zero-drop", "--apply", "--quiet",
-                     "--max-stop", "100ms", "--format", "json", "-o", answer,
-                     std::to_string(child.pid())}};
+                     "--max-stop", stop_seconds != nullptr ? stop_seconds : "0.1", "--format",
+                     "json", "-o", answer, std::to_string(child.pid())}};
     for (int tries = 0; tries < 20'000 && anonymous_bytes(child.pid()) + bytes / 8 > before;
          ++tries)
         nap(500);
@@ -177,8 +193,7 @@ void drop_and_freeze(const Freezer::Kind& kind) {
     CHECK(advised <= before - after + little);
     CHECK(advised + little >= before - after);
     freezer.thaw();
-    nap(100'000);
-    CHECK(why_refused(child.pid()) == "");
+    expect_taken_again(child.pid());
 }
 
 } // namespace
