@@ -25,8 +25,9 @@ class Left {
 public:
     explicit Left(std::uint64_t where) : room_(own_root(), thread()) {
         try {
-            place = room_.take(bytes, thread(), at(where));
+            const auto taken = room_.take(bytes, thread(), at(where));
             room_.write(std::vector<std::uint8_t>(bytes, 0x90), thread(), at(where));
+            place = taken;
         } catch (const Error& error) {
             why = error.what();
         }
@@ -45,8 +46,8 @@ private:
     DetourRoom room_;
 };
 
-/// Whether this process may write where it may not write itself (proc_mem.force_override), and
-/// has room there.
+/// Whether there is room, and may be written to without tracing this process
+/// (proc_mem.force_override).
 bool has_room() {
     try {
         const Left one{home};
