@@ -329,6 +329,61 @@ TEST_CASE("classify: a classifier that remembers gives the answers of a fresh on
     }
 }
 
+TEST_CASE("classify: what a device maps is unknown, whatever is behind it") {
+    for (const Cache cache : {Cache::hole, Cache::cached, Cache::absent, Cache::not_asked})
+        CHECK(classify({.cache = cache}, Backing::device).state == State::unknown);
+}
+
+TEST_CASE("classify: a KSM page of which the users were not counted is not called sole") {
+    const PageFacts page{.entry = PM_PRESENT | frame, .flags = anon_flags | kpf(KPF_KSM)};
+    CHECK(classify(page).kind == Kind::ksm);
+    PageFacts counted = page;
+    const Mapping mapping = mapping_of(Backing::anon);
+    const HostFacts host = root_host();
+    Classifier classifier{host, mapping};
+    for (const auto& [users, kind] : {std::pair{1u, Kind::ksm_sole}, std::pair{2u, Kind::ksm},
+                                      std::pair{1u, Kind::ksm_sole}, std::pair{9u, Kind::ksm}}) {
+        counted.map_count = users;
+        CHECK(classifier.classify(counted).kind == kind);
+    }
+}
+
+TEST_CASE("classify: a page of a pool is one without page flags as well") {
+    CHECK(classify({.entry = PM_PRESENT | frame}, Backing::hugetlb).kind == Kind::hugetlb);
+}
+
+TEST_CASE("classify: no part of a large folio is merged, where KPF_KSM lies") {
+    HostFacts host = root_host();
+    host.ksm_flag_true = false;
+    for (const KpfBit part : {KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_THP, KPF_HUGE}) {
+        const PageFacts page{.entry = PM_PRESENT | frame,
+                             .flags = anon_flags | kpf(KPF_KSM) | kpf(part)};
+        CHECK(classify(page, Backing::anon, host).kind != Kind::unknown);
+    }
+}
+
+TEST_CASE("classify: who may not write to a shared file has not made its page dirty") {
+    Mapping mapping = mapping_of(Backing::file);
+    mapping.shared = true;
+    const HostFacts host = root_host();
+    const PageFacts page{.entry = PM_PRESENT | PM_FILE | frame, .flags = kpf(KPF_LRU)};
+    CHECK(Classifier{host, mapping}.classify(page).attribute(Attribute::dirty) == Tri::no);
+    mapping.writable = true;
+    CHECK(Classifier{host, mapping}.classify(page).attribute(Attribute::dirty) == Tri::unknown);
+}
+
+TEST_CASE("classify: where nobody knows whether numbers are shown, a number says so") {
+    HostFacts host = root_host();
+    host.frames_visible.reset();
+    CHECK(classify({.entry = swap_entry(1, 5)}, Backing::anon, host).state == State::swapped);
+    CHECK(classify({.entry = PM_SWAP}, Backing::anon, host).state == State::unknown);
+}
+
+TEST_CASE("classify: the zero page waits for nobody to free it") {
+    const PageFacts page{.entry = PM_PRESENT | frame, .flags = kpf(KPF_ZERO_PAGE) | kpf(KPF_ANON)};
+    CHECK(classify(page).attribute(Attribute::lazyfree) == Tri::no);
+}
+
 TEST_CASE("classify: a class survives its key") {
     PageClass cls{.state = State::present,
                   .kind = Kind::ksm_sole,
