@@ -350,6 +350,46 @@ TEST_CASE("advice inside: a mapping is offered to KSM where an eighth of it is w
     }
 }
 
+TEST_CASE("advice inside: only memory of its own, once, is offered to KSM") {
+    const auto merge = [](Rig& rig) {
+        auto situation = roomy(rig.source);
+        situation.equal_bytes = [](AddressRange) { return std::optional<std::uint64_t>{0}; };
+        LookOptions look;
+        look.want.zero = ZeroTest::all;
+        Request request;
+        request.action = Action::merge;
+        return make_plan(rig.source, request, situation, look);
+    };
+    Rig rig;
+    rig.map(pages(0, 8)).shared = true;
+    rig.zeros(0, 8);
+    give_flags(rig.map(pages(8, 8)), plain + " mg");
+    rig.zeros(8, 8);
+    const Plan plan = merge(rig);
+    CHECK(plan.ranges.empty());
+    CHECK(plan.skipped_bytes(Reason::not_private) == 8 * page);
+    CHECK(plan.skipped_bytes(Reason::already_mergeable) == 8 * page);
+    // What a child shares is one page already.
+    Rig forked;
+    forked.map(pages(0, 8));
+    forked.zeros(0, 8);
+    for (std::uint64_t i = 0; i < 6; ++i) {
+        forked.source.pages[base + i * page].entry &= ~abi::PM_MMAP_EXCLUSIVE;
+        forked.source.pages[base + i * page].map_count = 2;
+    }
+    CHECK(merge(forked).forecast.gain_bytes == 2 * page);
+}
+
+TEST_CASE("advice inside: zeros that a userfaultfd protects stay") {
+    Rig rig;
+    rig.map(pages(0, 8));
+    rig.zeros(0, 8);
+    rig.source.pages[base + 2 * page].entry |= abi::PM_UFFD_WP;
+    const Plan plan = plan_zeros(rig);
+    CHECK(planned_bytes(plan) == 7 * page);
+    CHECK(plan.skipped_bytes(Reason::userfaultfd) == page);
+}
+
 TEST_CASE("advice inside: of KSM pages those of one user are unmerged, the longest ranges first") {
     Rig rig;
     rig.map({Address{base}, Address{base + 4 * slot}});

@@ -106,6 +106,8 @@ TEST_CASE("advice: every reason to leave a page alone") {
     CHECK(pageout(plain, flags("rd wr uw")) == userfaultfd);
     CHECK(pageout(plain, flags("rd wr ui")) == userfaultfd);
     CHECK(pageout(plain, flags("rd wr io pf")) == special);
+    CHECK(pageout(plain, flags("rd wr pf")) == special);
+    CHECK(pageout(plain, flags("rd wr io")) == special);
     CHECK(pageout(plain, flags("rd wr ht")) == hugetlb);
     CHECK(pageout(plain, backing(Backing::hugetlb, false)) == hugetlb);
     CHECK(pageout(plain, backing(Backing::device, false)) == special);
@@ -125,6 +127,8 @@ TEST_CASE("advice: every reason to leave a page alone") {
           }) == file_not_ours);
     CHECK(pageout(plain, {}, [](Situation& situation) { situation.swap_present = false; }) ==
           no_swap);
+    CHECK(pageout(file_page(7), backing(Backing::shmem, true),
+                  [](Situation& situation) { situation.swap_present = false; }) == no_swap);
     CHECK(pageout(plain, {}, [](Situation& situation) { situation.swap_free_bytes = 0; }) ==
           swap_full);
     CHECK(why_left(Action::willneed, swapped_page(3), backing(Backing::file, false)) ==
@@ -143,6 +147,18 @@ TEST_CASE("advice: pages whose map count or kind is not known are left alone") {
     source.pages[base] = one;
     const Plan plan = make_plan(source, Action::pageout);
     CHECK(plan.ranges.empty());
+    CHECK(plan.skipped_bytes(Reason::unknown) == page);
+}
+
+TEST_CASE("advice: a page of a known kind that nobody has counted is left alone") {
+    MadeUpSource source;
+    source.map(base, base + 2 * page);
+    source.pages[base] = anon_page(7);
+    source.pages[base].entry &= ~abi::PM_MMAP_EXCLUSIVE;
+    source.pages[base].map_count = 0;
+    source.pages[base + page] = anon_page(8);
+    const Plan plan = make_plan(source, Action::pageout);
+    CHECK(planned_bytes(plan) == page);
     CHECK(plan.skipped_bytes(Reason::unknown) == page);
 }
 

@@ -312,6 +312,19 @@ TEST_CASE("look: --where counts only what matches, and says what it could not de
     CHECK(pages("young").second == 1);
 }
 
+TEST_CASE("look: --where cannot decide about a kind where the kind is unknown") {
+    MadeUpSource source;
+    source.map(0x40000000, 0x40000000 + 2 * page);
+    source.pages[0x40000000] = anon(1);
+    source.pages[0x40000000 + page] = anon(2);
+    source.pages[0x40000000 + page].flags |= abi::kpf(abi::KPF_BUDDY); // freed meanwhile
+    LookOptions options;
+    for (const char* where : {"anon", "thp", "not ksm"}) {
+        options.where = Filter::parse(where);
+        CHECK(look(source, options).undecided_pages == 1);
+    }
+}
+
 TEST_CASE("where: mistakes are pointed at") {
     for (const char* bad : {"", "(", "present and", "presnt", "name", "name >", "name < 3",
                             "size ~ 3", "state = anon", "kind = swapped", "present present", "not",
