@@ -97,6 +97,37 @@ TEST_CASE("look: swapped shared memory has swap offsets where the source knows t
     CHECK(pages[5].swap_type == 4u);
 }
 
+TEST_CASE("look: neighbours that differ in their users alone are told apart") {
+    MadeUpSource source;
+    source.facts.ksm_flag_true = true;
+    source.map(0x10000000, 0x10000000 + 4 * page);
+    for (const std::uint32_t i : {0u, 1u, 2u, 3u}) {
+        MadeUpPage merged = anon(7 + i);
+        merged.flags |= abi::kpf(abi::KPF_KSM);
+        merged.entry &= ~abi::PM_MMAP_EXCLUSIVE;
+        merged.map_count = i % 2 + 1;
+        source.pages[0x10000000 + i * page] = merged;
+    }
+    const Census census = look(source, {});
+    CHECK(census.totals.kind_pages(Kind::ksm_sole) == 2);
+    CHECK(census.totals.kind_pages(Kind::ksm) == 2);
+}
+
+TEST_CASE("look: how many contents were read, and how many of them were zero") {
+    MadeUpSource source;
+    source.map(0x10000000, 0x10000000 + 8 * page);
+    for (const std::uint64_t i : {0u, 1u, 2u, 3u, 4u}) {
+        source.pages[0x10000000 + i * page] = anon(7 + i);
+        source.pages[0x10000000 + i * page].content = i < 3 ? Content::zero : Content::other;
+    }
+    LookOptions options;
+    options.want.zero = ZeroTest::all;
+    const Census census = look(source, options);
+    CHECK(census.totals.content_asked == 5);
+    CHECK(census.totals.content_zero == 3);
+    CHECK(census.totals.kind_pages(Kind::zero_filled) == 3);
+}
+
 TEST_CASE("look: the surplus of VmPTE is the number of empty tables") {
     MadeUpSource source;
     source.map(0x40000000, 0x40000000 + 8 * slot);
