@@ -271,6 +271,12 @@ TEST_CASE("look: proportional size divides shared pages by their map count") {
     const Census census = look(source, {});
     CHECK(census.totals.pss_shifted == (page + page / 4) * 4096);
     CHECK(census.totals.private_pages == 1);
+    // One that nobody has counted is nobody's own.
+    source.pages[0x40000000 + 2 * page] = {.entry = PM_PRESENT | PM_FILE | 9,
+                                           .flags = kpf(KPF_LRU)};
+    const Census less = look(source, {});
+    CHECK(less.totals.private_pages == 1);
+    CHECK(less.totals.pss_unknown_pages == 1);
 }
 
 TEST_CASE("look: a target that goes away half-way leaves what was seen, and says so") {
