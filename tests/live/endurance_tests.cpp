@@ -104,7 +104,7 @@ void check_steady(std::vector<std::string> arguments) {
     std::vector<Size> sizes;
     while (const auto size = size_of(program.pid())) {
         sizes.push_back(*size);
-        usleep(20'000);
+        usleep(3'000);
     }
     const int status = program.wait(60);
     REQUIRE(WIFEXITED(status));
