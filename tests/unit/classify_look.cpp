@@ -158,6 +158,31 @@ TEST_CASE("look: a table under two mappings is spanning and not reclaimable") {
     CHECK(census.tables.reclaimable_bytes == 0);
 }
 
+TEST_CASE("look: mappings that meet at a table's border share none") {
+    MadeUpSource source;
+    source.map(0x40000000, 0x40000000 + slot);
+    source.map(0x40000000 + slot, 0x40000000 + 2 * slot);
+    source.text.status = status_with_tables(1);
+    source.tables = std::vector<AddressRange>{{Address{0x40000000}, Address{0x40000000 + slot}}};
+    const Census census = look(source, {});
+    CHECK(census.tables.located_tables == 1);
+    CHECK(census.tables.spanning_tables == 0);
+    CHECK(census.tables.reclaimable_bytes == page);
+}
+
+TEST_CASE("look: flags of a frame whose number is hidden are nobody's") {
+    MadeUpSource source;
+    source.map(0x40000000, 0x40000000 + 2 * page);
+    source.pages[0x40000000] = {.entry = PM_PRESENT, .flags = kpf(KPF_ANON) | kpf(KPF_ACTIVE)};
+    source.pages[0x40000000 + page] = anon(2);
+    source.pages[0x40000000 + page].flags |= kpf(KPF_ACTIVE);
+    LookOptions options;
+    options.where = Filter::parse("active");
+    const Census census = look(source, options);
+    CHECK(census.undecided_pages == 1);
+    CHECK(census.totals.pages() == 1);
+}
+
 TEST_CASE("look: a table under a part of one mapping is neither spanning nor reclaimable") {
     MadeUpSource source;
     source.map(0x40000000, 0x40000000 + slot / 2);
