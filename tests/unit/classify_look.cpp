@@ -97,6 +97,22 @@ TEST_CASE("look: swapped shared memory has swap offsets where the source knows t
     CHECK(pages[5].swap_type == 4u);
 }
 
+TEST_CASE("look: offsets in swap are in a row, or are not said to be") {
+    for (const std::uint64_t third : {72u, 71u, 75u, 3u}) {
+        MadeUpSource source;
+        source.map(0x10000000, 0x10000000 + 3 * page);
+        for (const auto& [i, offset] : {std::pair{0u, std::uint64_t{70}}, {1u, 71}, {2u, third}})
+            source.pages[0x10000000 + i * page] = {.entry = PM_SWAP | offset << 5 | 3};
+        LookOptions options;
+        std::vector<Run> runs;
+        options.on_run = [&](const Run& run) { runs.push_back(run); };
+        look(source, options);
+        REQUIRE(runs.size() == 1);
+        CHECK(runs[0].swap_offset == 70u);
+        CHECK(runs[0].swap_contiguous == (third == 72));
+    }
+}
+
 TEST_CASE("look: neighbours that differ in their users alone are told apart") {
     MadeUpSource source;
     source.facts.ksm_flag_true = true;
