@@ -190,8 +190,8 @@ std::optional<double> parse_pressure(std::string_view text);
 
 /// A line of /proc/PID/cgroup (cgroups(7)): where a process is in one hierarchy of control groups.
 struct Membership {
-    std::vector<std::string_view> controllers; ///< none: the unified hierarchy (version 2)
-    std::string_view path;                     ///< from the hierarchy's root, with a slash
+    std::string_view controllers; ///< with commas between; none: the unified hierarchy (version 2)
+    std::string_view path;        ///< from the hierarchy's root, with a slash
     bool unified() const { return controllers.empty(); }
     bool has(std::string_view controller) const;
 };

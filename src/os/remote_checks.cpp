@@ -109,7 +109,8 @@ void check_frozen(const Root& root, std::uint32_t pid) {
                 frozen =
                     reads(fmt::format("{}{}/cgroup.events", mounted, group.path), {"\nfrozen 1\n"});
         if (frozen)
-            throw refused(pid, fmt::format("is frozen with control group {}", group.path),
+            throw refused(pid,
+                          fmt::format("is frozen with control group {}", escape_text(group.path)),
                           "what has frozen it can thaw it: docker unpause, systemctl thaw");
     }
 }

@@ -2,7 +2,6 @@
 #include "pagesift/procfs.hpp"
 #include "procfs/scan.hpp"
 
-#include <algorithm>
 #include <type_traits>
 
 namespace pagesift::procfs {
@@ -154,19 +153,17 @@ std::optional<double> parse_pressure(std::string_view text) {
 }
 
 bool Membership::has(std::string_view controller) const {
-    return std::find(controllers.begin(), controllers.end(), controller) != controllers.end();
+    for (auto rest = controllers; !rest.empty();)
+        if (take_until(rest, ',') == controller) return true;
+    return false;
 }
 
 std::vector<Membership> parse_cgroup(std::string_view text) {
     std::vector<Membership> found;
     for_each_line(text, [&](std::string_view line) {
         if (!to_number(take_until(line, ':'))) return;
-        auto controllers = take_until(line, ':');
-        if (!line.starts_with('/')) return;
-        Membership membership;
-        while (!controllers.empty()) membership.controllers.push_back(take_until(controllers, ','));
-        membership.path = line;
-        found.push_back(std::move(membership));
+        const auto controllers = take_until(line, ':');
+        if (line.starts_with('/')) found.push_back({controllers, line});
     });
     return found;
 }

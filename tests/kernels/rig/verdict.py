@@ -101,7 +101,7 @@ def judge_expectations(row, results, expected, verdict):
         verdict.faults.append("doctor.json: nothing to compare with; see --bless")
     elif difference := compare_doctor(golden, answer, row):
         differences.append("doctor answers otherwise than expected:\n" + difference)
-    if row == OWN or golden is None or series(known) == series(seen):
+    if golden is None or series(known) == series(seen):
         verdict.faults += differences
     else:
         # Archives move on by themselves. Every test has to pass all the same.

@@ -106,20 +106,6 @@ void announce_calls() {
     }
 }
 
-int wait_for(pid_t process, double seconds, bool& hung) {
-    int status = 0;
-    for (const double end = seconds_now() + seconds; ::waitpid(process, &status, WNOHANG) == 0;) {
-        if (seconds_now() > end) {
-            hung = true;
-            ::kill(process, SIGKILL);
-            ::waitpid(process, &status, 0);
-            break;
-        }
-        nap(200);
-    }
-    return status;
-}
-
 void read_effect(const std::string& path, ActionEnd& end) {
     const auto answer = json::parse(read_file(path), nullptr, false);
     if (!answer.is_array() || answer.empty()) return;
@@ -158,10 +144,10 @@ ActionEnd run_action(pid_t target, const ActionPlan& plan) {
         while (seconds_now() < began + plan.kill_after) nap(50);
         ::kill(started, SIGKILL);
     }
-    bool hung = false;
-    const int status = wait_for(started, 30, hung);
+    const auto ended = wait_for_end(started, 30, 200);
+    const int status = ended.value_or(0);
     end.seconds = seconds_now() - began;
-    if (hung)
+    if (!ended)
         end.kind = ActionEnd::Kind::hung;
     else if (WIFSIGNALED(status) || WEXITSTATUS(status) == 100)
         end.kind = ActionEnd::Kind::killed;

@@ -53,16 +53,6 @@ int call_for_a_while(const Victim& victim, double seconds, std::uint64_t seed) {
     return done;
 }
 
-/// Nothing is wrong but calls that a signal has interrupted.
-void check_unharmed(Victim& victim) {
-    CHECK(victim.trouble() == "");
-    for (int i = 0; i < victim.report().threads; ++i) {
-        const Ledger& ledger = victim.report().ledgers[i];
-        CHECK_MESSAGE(ledger.wrong == 0, ledger.name, ": ", ledger.what);
-        CHECK_MESSAGE(ledger.lost == 0, ledger.name);
-    }
-}
-
 } // namespace
 
 TEST_CASE("remote call: a target that is stopped and continued meanwhile ends as it was told") {

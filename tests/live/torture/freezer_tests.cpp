@@ -43,7 +43,7 @@ public:
     }
 
     explicit Freezer(const Kind& kind)
-        : kind_(kind), path_(kind.root + "/pagesift-freezer-" + std::to_string(::getpid())) {
+        : kind_(kind), path_(kind.root + "/pagesift-freezer-\x1b-" + std::to_string(::getpid())) {
         fs::create_directory(path_);
     }
     ~Freezer() {
@@ -95,20 +95,6 @@ pid_t start_tool(const Victim& victim, const Freezer& freezer, Moment moment) {
     ::_exit(0);
 }
 
-/// The wait status; nothing if it has not ended after so many seconds.
-std::optional<int> wait_for(pid_t process, double seconds) {
-    int status = 0;
-    for (const double end = seconds_now() + seconds; ::waitpid(process, &status, WNOHANG) == 0;) {
-        if (seconds_now() > end) {
-            ::kill(process, SIGKILL);
-            ::waitpid(process, nullptr, 0);
-            return {};
-        }
-        nap(1000);
-    }
-    return status;
-}
-
 /// It lets itself be stopped: soon, once its threads are where they were.
 void expect_taken_again(pid_t process) {
     std::string reason = "?";
@@ -117,6 +103,13 @@ void expect_taken_again(pid_t process) {
         reason = why_refused(process);
     }
     CHECK(reason == "");
+}
+
+/// Whoever makes a group chooses its name.
+void check_refusal(pid_t process) {
+    const std::string reason = why_refused(process);
+    CHECK(reason.find("is frozen with control group /") != std::string::npos);
+    CHECK(reason.find('\x1b') == std::string::npos);
 }
 
 void freeze_at(Moment moment, const Freezer::Kind& kind, bool thaws_soon) {
@@ -128,9 +121,7 @@ void freeze_at(Moment moment, const Freezer::Kind& kind, bool thaws_soon) {
     freezer.add(victim.pid());
     if (moment == Moment::before) freezer.freeze();
     nap(100'000);
-    if (moment == Moment::before && !thaws_soon)
-        CHECK(why_refused(victim.pid()).find("is frozen with control group /") !=
-              std::string::npos);
+    if (moment == Moment::before && !thaws_soon) check_refusal(victim.pid());
     // Others come while the thread that the first one has sent away is not home yet.
     for (int tools = thaws_soon ? 1 : 4; tools > 0; --tools) {
         const pid_t tool = start_tool(victim, freezer, moment);
@@ -138,18 +129,13 @@ void freeze_at(Moment moment, const Freezer::Kind& kind, bool thaws_soon) {
             nap(100'000);
             freezer.thaw();
         }
-        const auto status = wait_for(tool, 10);
+        const auto status = wait_for_end(tool, 10, 1000);
         CHECK(status.has_value());
         // It cannot have come to its end while the target was frozen.
         CHECK((thaws_soon || status != 0));
     }
     freezer.thaw();
-    CHECK(victim.trouble() == "");
-    for (int i = 0; i < victim.report().threads; ++i) {
-        const Ledger& ledger = victim.report().ledgers[i];
-        CHECK_MESSAGE(ledger.wrong == 0, ledger.name, ": ", ledger.what);
-        CHECK_MESSAGE(ledger.lost == 0, ledger.name);
-    }
+    check_unharmed(victim);
     expect_taken_again(victim.pid());
 }
 

@@ -69,6 +69,15 @@ std::string why_refused(pid_t pid, const os::StopOptions& options) {
     }
 }
 
+void check_unharmed(Victim& victim) {
+    CHECK(victim.trouble() == "");
+    for (int i = 0; i < victim.report().threads; ++i) {
+        const Ledger& ledger = victim.report().ledgers[i];
+        CHECK_MESSAGE(ledger.wrong == 0, ledger.name, ": ", ledger.what);
+        CHECK_MESSAGE(ledger.lost == 0, ledger.name);
+    }
+}
+
 namespace {
 
 constexpr std::uint64_t mebibyte = std::uint64_t{1} << 20;

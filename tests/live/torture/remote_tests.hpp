@@ -35,4 +35,7 @@ os::StopOptions patient();
 /// Stops a process for nothing. What it was refused with; empty: it was not.
 std::string why_refused(pid_t pid, const os::StopOptions& options = patient());
 
+/// Checks that nothing is wrong but calls that a signal has interrupted.
+void check_unharmed(Victim& victim);
+
 } // namespace pagesift::live

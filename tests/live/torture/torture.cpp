@@ -157,22 +157,20 @@ void reclaim_slots(os::StoppedProcess& stopped, const VictimReport& report) {
     _exit(exit_refused);
 }
 
-/// Waits for the tool's end, and never longer than some seconds.
-int reap(pid_t tool, bool& hung) {
+} // namespace
+
+std::optional<int> wait_for_end(pid_t process, double seconds, unsigned pause_us) {
     int status = 0;
-    for (const double end = seconds_now() + 10; ::waitpid(tool, &status, WNOHANG) != tool;) {
+    for (const double end = seconds_now() + seconds; ::waitpid(process, &status, WNOHANG) == 0;) {
         if (seconds_now() > end) {
-            hung = true;
-            ::kill(tool, SIGKILL);
-            ::waitpid(tool, &status, 0);
-            break;
+            ::kill(process, SIGKILL);
+            ::waitpid(process, nullptr, 0);
+            return {};
         }
-        nap(30);
+        nap(pause_us);
     }
     return status;
 }
-
-} // namespace
 
 ToolEnd run_tool(const Victim& victim, const ToolPlan& plan) {
     std::array<int, 2> ready{}, words{};
@@ -191,15 +189,15 @@ ToolEnd run_tool(const Victim& victim, const ToolPlan& plan) {
         ::kill(tool, SIGKILL);
     }
     ToolEnd end;
-    bool hung = false;
-    const int status = reap(tool, hung);
+    const auto ended = wait_for_end(tool, 10, 30);
+    const int status = ended.value_or(0);
     end.seconds = seconds_now() - start;
     std::array<char, 400> text{};
     const auto got = ::read(words[0], text.data(), text.size());
     if (got > 0) end.reason.assign(text.data(), static_cast<std::size_t>(got));
     ::close(ready[0]);
     ::close(words[0]);
-    if (hung)
+    if (!ended)
         end.kind = ToolEnd::Kind::hung;
     else if (WIFSIGNALED(status))
         end.kind = ToolEnd::Kind::killed;

@@ -61,6 +61,10 @@ struct ToolEnd {
 /// Runs the calls in a process of their own: MADV_DONTNEED of every slot that is empty.
 ToolEnd run_tool(const Victim& victim, const ToolPlan& plan);
 
+/// The wait status of a child, looked for every @p pause_us; nothing if it has not ended after so
+/// many seconds, and was killed for it.
+std::optional<int> wait_for_end(pid_t process, double seconds, unsigned pause_us);
+
 /// One call in the naive way (x86_64 alone). @p after_step as StopOptions has it.
 void call_naively(pid_t pid, pid_t thread, std::uint64_t address, std::uint64_t bytes, int advice,
                   const std::function<void()>& after_step);
