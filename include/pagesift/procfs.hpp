@@ -143,7 +143,8 @@ struct Status {
     std::optional<std::uint32_t> tgid, parent, tracer, uid, euid;
     std::optional<std::uint64_t> vm_rss_bytes, vm_size_bytes, vm_swap_bytes, vm_pte_bytes;
     std::optional<std::uint64_t> threads, effective_capabilities;
-    bool kernel_thread = false; ///< "Kthread: 1" (6.11), else left to the caller
+    std::optional<std::uint64_t> pending_signals; ///< of the thread alone; bit 0 is signal 1
+    bool kernel_thread = false;                   ///< "Kthread: 1" (6.11), else left to the caller
     bool has_memory() const { return vm_size_bytes.has_value(); }
 };
 Status parse_status(std::string_view text);

@@ -136,25 +136,24 @@ void RemoteTarget::Files::wait_until_released(pid_t thread) const {
     }
 }
 
-/// Of a target that has died the first thing that failed may be anything, and may have failed while
-/// it was still dying.
+/// Of a target that dies the first thing that fails may be anything, and may fail long before its
+/// last thread has ended.
 void RemoteTarget::Files::rethrow(const std::exception_ptr& failure) const {
     try {
         std::rethrow_exception(failure);
     } catch (const Error& error) {
-        const auto ended = [&] {
-            const auto threads = list_threads(root, pid);
-            return !is_process(root, pid, start_time) ||
-                   std::all_of(threads.begin(), threads.end(),
-                               [&](pid_t one) { return has_ended(root, one); });
-        };
         const auto end = Tracer::Clock::now() + std::chrono::milliseconds{100};
-        bool over = ended();
-        for (Patience patience; !over && error.errnum() == ESRCH && Tracer::Clock::now() < end;
-             over = ended())
-            patience.pause();
-        if (over) throw Error{ErrorKind::gone, fmt::format("process {}", pid), ESRCH};
-        throw;
+        for (Patience patience;; patience.pause()) {
+            const auto threads = list_threads(root, pid);
+            const auto ending = std::count_if(threads.begin(), threads.end(),
+                                              [&](pid_t one) { return is_ending(root, one); });
+            if (!is_process(root, pid, start_time) ||
+                static_cast<std::size_t>(ending) == threads.size())
+                throw Error{ErrorKind::gone, fmt::format("process {}", pid), ESRCH};
+            // One thread may end by itself.
+            const bool perhaps = ending > 0 || error.errnum() == ESRCH;
+            if (!perhaps || Tracer::Clock::now() >= end) throw;
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -215,6 +216,18 @@ bool is_gone(const Root& root, pid_t thread) { return state_of(root, thread) == 
 bool has_ended(const Root& root, pid_t thread) {
     const char state = state_of(root, thread);
     return state == 'Z' || state == 'X';
+}
+
+bool is_ending(const Root& root, pid_t thread) {
+    static constexpr std::uint32_t exiting = 0x4; // PF_EXITING (linux/sched.h)
+    const auto [stat, error] = read_thread_stat(root, thread);
+    if (error == ENOENT || error == ESRCH) return true;
+    if (stat && (stat->state == 'Z' || stat->state == 'X' || (stat->flags & exiting) != 0))
+        return true;
+    // Each thread of a killed process has the signal for itself (kernel/signal.c:complete_signal).
+    const auto text = root.read_text(fmt::format("proc/{0}/task/{0}/status", thread));
+    const auto pending = procfs::parse_status(text.text).pending_signals;
+    return pending && (*pending >> (SIGKILL - 1) & 1) != 0;
 }
 
 bool stands_still(const Root& root, pid_t thread) {

@@ -39,6 +39,8 @@ std::uint32_t seccomp_mode(const Root& root, pid_t thread);
 bool is_gone(const Root& root, pid_t thread);
 /// Is gone, or there only until somebody takes note of its end.
 bool has_ended(const Root& root, pid_t thread);
+/// Has ended, or is about to, whatever anybody does: it has been killed, or runs its last.
+bool is_ending(const Root& root, pid_t thread);
 /// In a tracer's stop, or at its end: it writes to no memory any more.
 bool stands_still(const Root& root, pid_t thread);
 

@@ -59,6 +59,7 @@ Status parse_status(std::string_view text) {
         if (key == "VmSize") status.vm_size_bytes = kilobytes(value);
         if (key == "VmSwap") status.vm_swap_bytes = kilobytes(value);
         if (key == "VmPTE") status.vm_pte_bytes = kilobytes(value);
+        if (key == "SigPnd") status.pending_signals = to_number(value, 16);
         if (key == "CapEff") status.effective_capabilities = to_number(value, 16);
         if (key == "Uid") {
             std::string_view rest = line.substr(colon + 1);

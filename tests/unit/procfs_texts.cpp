@@ -12,6 +12,7 @@ TEST_CASE("status: the fields that matter are read, in bytes") {
                                      "Uid:\t1000\t1001\t1002\t1003\nVmSize:\t    3456 kB\n"
                                      "VmRSS:\t     512 kB\nVmPTE:\t      44 kB\n"
                                      "VmSwap:\t       8 kB\nThreads:\t3\n"
+                                     "SigPnd:\t0000000000000100\nShdPnd:\t0000000000000001\n"
                                      "CapEff:\t000001ffffffffff\nKthread:\t0\n");
     CHECK(status.name == "cat");
     CHECK(status.state == 'S');
@@ -26,6 +27,7 @@ TEST_CASE("status: the fields that matter are read, in bytes") {
     CHECK(status.vm_swap_bytes == 8 * 1024);
     CHECK(status.threads == 3);
     CHECK(status.effective_capabilities == 0x1ffffffffff);
+    CHECK(status.pending_signals == 0x100);
     CHECK_FALSE(status.kernel_thread);
     CHECK(status.has_memory());
 }
