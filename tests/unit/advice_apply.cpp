@@ -105,6 +105,24 @@ TEST_CASE("advice: a range that fails in the middle does not keep the others fro
     CHECK_FALSE(explain(Action::pageout, EINVAL).empty());
 }
 
+TEST_CASE("advice: a process that has gone is not called for each of its ranges") {
+    Rig rig;
+    for (std::uint64_t i = 0; i < 4; ++i) {
+        rig.source.map(base + i * slot, base + i * slot + 2 * page);
+        rig.fill(base + i * slot, 2, 100 + 10 * i);
+    }
+    rig.actuator.refused[base + slot] = ESRCH;
+    const Effect effect = rig.plan_and_apply(Action::pageout);
+    // The first call ends before the second range, and the next one tells why.
+    CHECK(rig.actuator.calls.size() == 2);
+    CHECK(effect.calls == 2);
+    CHECK(effect.advised_bytes == 2 * page);
+    std::uint64_t refused = 0;
+    for (const auto& one : effect.stayed)
+        if (one.reason == Reason::refused && one.error == ESRCH) refused += one.range.size().value;
+    CHECK(refused == 6 * page);
+}
+
 TEST_CASE("advice: a huge page that was not to be had for a moment is tried again") {
     Rig rig;
     rig.source.map(base, base + slot);
@@ -261,6 +279,22 @@ TEST_CASE("advice: cold is measured by what is neither active nor accessed") {
     CHECK(effect.moved_bytes == 3 * page);
     CHECK(effect.stayed_bytes(Reason::in_use) == page);
     CHECK_FALSE(effect.freed_bytes);
+}
+
+TEST_CASE("advice: what has been used again since is not cold, on whatever list") {
+    Rig rig;
+    rig.source.entry_bits_read = true;
+    rig.source.map(base, base + 4 * page);
+    rig.fill(base, 4, 100);
+    for (std::uint64_t i = 0; i < 4; ++i)
+        rig.source.pages[base + i * page].entry_bits = EntryBits::known;
+    const Plan plan = make_plan(rig.source, Action::cold);
+    rig.actuator.before_call = [&] {
+        rig.source.pages[base + page].entry_bits = EntryBits::known | EntryBits::young;
+    };
+    const Effect effect = rig.apply(plan);
+    CHECK(effect.moved_bytes == 3 * page);
+    CHECK(effect.stayed_bytes(Reason::in_use) == page);
 }
 
 TEST_CASE("advice: willneed is measured by the machine's counter") {

@@ -261,6 +261,27 @@ TEST_CASE("advice inside: zeros are dropped, with proof, and measured") {
     CHECK(rig.source.forgotten == effect.stops->seconds.size());
 }
 
+TEST_CASE("advice inside: what was written again after it was dropped has not gone") {
+    Rig rig;
+    rig.map(pages(0, 8));
+    rig.zeros(0, 8);
+    const Plan plan = plan_zeros(rig);
+    // At once; one was only read.
+    rig.inside.after_part = [&](AddressRange part) {
+        for (auto at = part.start.value; at < part.end.value; at += page) {
+            if (at == base + 2 * page) rig.source.pages[at] = anon_page(400);
+            if (at == base + 5 * page)
+                rig.source.pages[at] = {.entry = abi::PM_PRESENT | 1,
+                                        .flags = abi::kpf(abi::KPF_ZERO_PAGE)};
+        }
+    };
+    const Effect effect = rig.apply(plan);
+    CHECK(effect.advised_bytes == 8 * page);
+    CHECK(effect.moved_bytes == 7 * page);
+    REQUIRE(effect.stayed.size() == 1);
+    CHECK(effect.stayed[0].range == pages(2, 1));
+}
+
 TEST_CASE("advice inside: zeros stay in memory that is not plain") {
     const std::pair<std::string, Reason> cases[] = {
         {"lo", Reason::mlocked}, {"wf", Reason::wipe_on_fork}, {"um", Reason::userfaultfd},

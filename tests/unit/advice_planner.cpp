@@ -328,6 +328,23 @@ TEST_CASE("advice: --where chooses, and what it cannot decide is left alone") {
     CHECK(unknown.skipped_bytes(Reason::undecided) == 4 * page);
 }
 
+TEST_CASE(
+    "advice: a slot of which --where decides nothing is no huge page, nor is it passed over") {
+    MadeUpSource source;
+    source.map(base, base + 3 * slot);
+    fill(source, base, 512, 1000);
+    fill(source, base + slot, 512, 2000);
+    Request request;
+    request.action = Action::collapse;
+    LookOptions look;
+    look.where = Filter::parse("young");
+    const Plan unknown = make_plan(source, request, roomy(source), look);
+    CHECK(unknown.ranges.empty());
+    CHECK(unknown.skipped_bytes(Reason::undecided) == 2 * slot);
+    look.where = Filter::parse("active");
+    CHECK(make_plan(source, request, roomy(source), look).skipped.empty());
+}
+
 TEST_CASE("advice: fresh pages are taken, and counted as such") {
     MadeUpSource source;
     source.map(base, base + 4 * page);

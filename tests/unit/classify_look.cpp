@@ -129,6 +129,39 @@ TEST_CASE("look: neighbours that differ in their users alone are told apart") {
     CHECK(census.totals.kind_pages(Kind::ksm) == 2);
 }
 
+TEST_CASE("look: an entry that could not be read a second time is neither young nor not") {
+    MadeUpSource source;
+    source.entry_bits_read = true;
+    source.map(0x10000000, 0x10000000 + 3 * page);
+    for (const std::uint64_t i : {0u, 1u, 2u}) source.pages[0x10000000 + i * page] = anon(7 + i);
+    source.pages[0x10000000].entry_bits = EntryBits::known | EntryBits::young;
+    source.pages[0x10000000 + page].entry_bits = EntryBits::known;
+    const auto where = [&](const char* text) {
+        LookOptions options;
+        options.where = Filter::parse(text);
+        const Census census = look(source, options);
+        return std::pair{census.totals.pages(), census.undecided_pages};
+    };
+    CHECK(where("young") == std::pair<std::uint64_t, std::uint64_t>{1, 1});
+    CHECK(where("not young") == std::pair<std::uint64_t, std::uint64_t>{1, 1});
+}
+
+TEST_CASE("look: pages of a large folio that lie otherwise in memory than in the mapping") {
+    constexpr std::uint64_t start = 0x10000000; // a multiple of each folio
+    for (const std::uint64_t off : {0u, 1u}) {
+        MadeUpSource source;
+        source.map(start, start + 32 * page);
+        for (std::uint64_t i = 0; i < 4; ++i) {
+            MadeUpPage one = anon(0x1000 + i);
+            one.flags |= kpf(KPF_THP) | kpf(i == 0 ? KPF_COMPOUND_HEAD : KPF_COMPOUND_TAIL);
+            one.order = 2;
+            source.pages[start + (i + off) * page] = one;
+        }
+        const Census census = look(source, {});
+        CHECK(census.totals.folio_unaligned_pages == (off == 0 ? 0 : 4));
+    }
+}
+
 TEST_CASE("look: how many contents were read, and how many of them were zero") {
     MadeUpSource source;
     source.map(0x10000000, 0x10000000 + 8 * page);

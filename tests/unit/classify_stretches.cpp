@@ -94,6 +94,20 @@ TEST_CASE("stretches: large folios side by side are one, a missing page of one i
     CHECK(stretches[2].folio_page == 5);
 }
 
+TEST_CASE("stretches: a folio of which the end is missing is not one with the next") {
+    MadeUpSource source;
+    source.map(base, base + 48 * page);
+    for (std::uint64_t i = 0; i < 12; ++i)
+        source.pages[base + i * page] = huge_page(0x1000, i, 4, false);
+    for (std::uint64_t i = 0; i < 16; ++i)
+        source.pages[base + (12 + i) * page] = huge_page(0x2000, i, 4, false);
+    const auto stretches = stretches_of(source);
+    REQUIRE(stretches.size() == 3);
+    CHECK(pages_of(stretches[0]) == 12);
+    CHECK(pages_of(stretches[1]) == 16);
+    CHECK(stretches[1].first_frame == 0x2000);
+}
+
 TEST_CASE("stretches: a look at a part begins in the middle of a folio, and says so") {
     MadeUpSource source;
     source.map(base, base + 32 * page);

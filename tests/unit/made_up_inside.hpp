@@ -17,6 +17,7 @@ public:
     std::map<std::uint64_t, InsidePart::Outcome> outcomes; ///< by first address of a unit
     std::map<std::size_t, Error> failures;                 ///< by stop
     std::function<void()> before_stop;
+    std::function<void(AddressRange)> after_part; ///< of what was advised
     std::vector<InsideRequest> requests;
     std::vector<AddressRange> advised;
 
@@ -58,6 +59,7 @@ private:
         if (request.proof == Proof::zero)
             for (auto at = range.start.value; at < range.end.value; at += page)
                 source_.pages.erase(at);
+        if (after_part) after_part(range);
         if (!source_.tables) return;
         std::erase_if(*source_.tables, [&](const AddressRange& table) {
             return range.start <= table.start && table.end <= range.end;

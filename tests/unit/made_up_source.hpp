@@ -19,6 +19,7 @@ struct MadeUpPage {
     std::uint64_t swap_entry = 0; ///< behind an entry that is none
     std::uint8_t order = 0;
     bool pmd_mapped = false;
+    std::uint8_t entry_bits = 0; ///< EntryBits
 };
 
 class MadeUpSource final : public Source {
@@ -30,6 +31,7 @@ public:
     std::optional<std::vector<AddressRange>> tables;
     std::vector<Gap> known_gaps;
     bool flags_readable = true;
+    bool entry_bits_read = false;
     bool huge_shown = true;    ///< PAGEMAP_SCAN tells which entries are huge
     std::size_t forgotten = 0; ///< times that what was read ahead was
     /// Called before each block; may throw, or return false for "the target is gone".
@@ -91,6 +93,7 @@ public:
             block.map_counts.push_back(page->second.map_count);
             block.folio_orders.push_back(page->second.order);
             if (huge_shown) block.pmd_mapped.push_back(page->second.pmd_mapped);
+            if (entry_bits_read) block.entry_bits.push_back(page->second.entry_bits);
             block.cache.push_back(page->second.cache);
             block.content.push_back(page->second.content);
             block.swap_entries.push_back(page->second.swap_entry);
