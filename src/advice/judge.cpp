@@ -63,8 +63,14 @@ std::optional<Reason> objection_to_aging(Action action, const Situation& situati
     return {};
 }
 
+/// Of what cannot be seen.
+bool may_be_swap(const Mapping& mapping) {
+    return mapping.backing == Backing::anon || mapping.backing == Backing::shmem;
+}
+
 /// mm/madvise.c:madvise_willneed: where there is a file, only the file is read.
 std::optional<Reason> objection_to_reading(const Mapping& mapping, const Stretch& stretch) {
+    if (stretch.cls.state == State::unknown) return Reason::unknown;
     if (stretch.cls.state == State::swapped && of_file(mapping)) return Reason::private_file;
     return {};
 }
@@ -144,7 +150,9 @@ bool is_candidate(Action action, const Mapping& mapping, const Stretch& stretch)
     switch (action) {
     case Action::pageout:
     case Action::cold: return state == State::present;
-    case Action::willneed: return state == State::swapped || state == State::shmem_swapped;
+    case Action::willneed:
+        return state == State::swapped || state == State::shmem_swapped ||
+               (state == State::unknown && may_be_swap(mapping));
     case Action::collapse:
         return mapping.backing == Backing::anon || mapping.backing == Backing::shmem;
     case Action::pt_reclaim: return false; // has no pages: plan_tables()

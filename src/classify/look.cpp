@@ -48,7 +48,8 @@ SmapsSums sum_up(std::span<const Mapping> mappings) {
 /// Gaps that follow from what was found, rather than from a read that failed.
 void explain(Census& census) {
     auto& gaps = census.gaps;
-    if (!census.frames_known && census.host.frames_visible == false)
+    const bool hides = !census.frames_known || census.totals.state_pages(State::unknown) > 0;
+    if (hides && census.host.frames_visible == false)
         add_gap(gaps, {"pagemap", std::nullopt, "frame and swap numbers are hidden",
                        "CAP_SYS_ADMIN", false});
     if (census.host.ksm_flag_true == false && census.smaps.ksm_bytes != 0u)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Builds the kernel's own page-types from Debian's linux-source package into OUTDIR/page-types.
-# usage: build_page_types.sh OUTDIR
+# usage: [CC=COMPILER] [CFLAGS=FLAGS] build_page_types.sh OUTDIR
 set -eu
 
 die() { echo "build_page_types: $*" >&2; exit 1; }
@@ -32,7 +32,8 @@ source=$(find "$work/tools" -name page-types.c | head -n 1)
 [ -n "$source" ] || die "$tarball holds no page-types.c"
 
 # The kernel's Makefile gives no -O: the peer gets the optimisation pagesift gets.
-${CC:-cc} -O2 -w -D_GNU_SOURCE \
+# shellcheck disable=SC2086 # flags are meant to be split
+${CC:-cc} -O2 ${CFLAGS:-} -w -D_GNU_SOURCE \
     -I"$work/tools/lib" -I"$work/tools/lib/api" -I"$work/tools/include" \
     -o "$out/page-types.new" "$source" \
     "$work/tools/lib/api/fs/fs.c" "$work/tools/lib/api/debug.c" "$work/tools/lib/str_error_r.c" ||

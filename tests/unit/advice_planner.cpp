@@ -374,6 +374,19 @@ TEST_CASE("advice: willneed takes what is in swap") {
     CHECK(plan.ranges[1].bytes() == page);
 }
 
+TEST_CASE("advice: willneed names what may be in swap, where swap numbers are hidden") {
+    MadeUpSource source;
+    source.facts.frames_visible = false;
+    source.map(base, base + 4 * page);
+    source.pages[base] = {.entry = abi::PM_SWAP};
+    source.map(base + slot, base + slot + 4 * page, Backing::file);
+    source.pages[base + slot] = {.cache = Cache::unknown};
+    const Plan plan = make_plan(source, Action::willneed);
+    CHECK(plan.ranges.empty());
+    CHECK(plan.skipped_bytes(Reason::unknown) == page);
+    CHECK(plan.skipped.size() == 1);
+}
+
 TEST_CASE("advice: a huge page where it holds more than it costs") {
     MadeUpSource source;
     source.map(base, base + 4 * slot);

@@ -232,6 +232,18 @@ TEST_CASE("look: flags of a frame whose number is hidden are nobody's") {
     CHECK(census.totals.pages() == 1);
 }
 
+TEST_CASE("look: where swap numbers are hidden, and no page is present, the census says so") {
+    MadeUpSource source;
+    source.facts.frames_visible = false;
+    source.map(0x40000000, 0x40000000 + 2 * page);
+    CHECK(look(source, {}).gaps.empty());
+    source.pages[0x40000000] = {.entry = PM_SWAP};
+    const Census census = look(source, {});
+    CHECK(census.totals.state_pages(State::unknown) == 1);
+    REQUIRE(census.gaps.size() == 1);
+    CHECK(census.gaps[0].remedy == "CAP_SYS_ADMIN");
+}
+
 TEST_CASE("look: a table under a part of one mapping is neither spanning nor reclaimable") {
     MadeUpSource source;
     source.map(0x40000000, 0x40000000 + slot / 2);

@@ -63,6 +63,12 @@ def programs_of(build, arch):
     return programs + unit_tests
 
 
+def peers_of(build):
+    """Programs of others that tests compare pagesift with, where they were built."""
+    page_types = pathlib.Path(build) / "tests/live/page-types/page-types"
+    return [page_types] if page_types.exists() and not inspect_elf(page_types)[1] else []
+
+
 def source_of(build):
     """The source folder that a build was configured from."""
     try:
@@ -75,7 +81,7 @@ def source_of(build):
 def stage_programs(build, arch, folder):
     """Copies the programs to a folder, without their debug information."""
     folder.mkdir(parents=True)
-    for program in programs_of(build, arch):
+    for program in programs_of(build, arch) + peers_of(build):
         strip(program, folder / program.name, arch)
 
 
