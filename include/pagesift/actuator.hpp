@@ -97,6 +97,8 @@ struct InsideAnswer {
     std::uint64_t calls = 0;
     double stopped_seconds = 0;
     unsigned threads = 0, processes = 0; ///< that stood still
+    /// What ended the stop after these parts; nothing can be done any more.
+    std::optional<Error> ended;
 };
 
 class InsideActuator {
@@ -110,8 +112,8 @@ public:
     virtual std::optional<Error> why_not(const InsideRequest& request) = 0;
 
     /// One stop: proves and gives the advice, part by part, as far as the time allows.
-    /// @throws Error gone; unsupported and denied (nothing was done, nor would be the next time);
-    ///         failed (not this time: a thread did not stand still soon enough)
+    /// @throws Error where nothing was done: gone; unsupported and denied (nor would it be the next
+    ///         time); failed (not this time: a thread did not stand still soon enough)
     virtual InsideAnswer advise(const InsideRequest& request,
                                 std::span<const InsideRange> ranges) = 0;
 };

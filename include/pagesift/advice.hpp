@@ -95,8 +95,9 @@ enum class Reason : std::uint8_t {
     refused,
     interrupted,
     no_time,
+    not_reached,
 };
-inline constexpr std::size_t reason_count = 38;
+inline constexpr std::size_t reason_count = 39;
 /// Word::meaning says it to people, as the end of "left alone: ".
 std::span<const Word, reason_count> reason_table();
 const Word& word_of(Reason reason);

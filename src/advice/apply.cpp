@@ -123,8 +123,10 @@ private:
 
     /// Of what is not come to any more.
     void leave(AddressRange range, std::size_t mapping) {
-        stay(range, mapping, effect_.interrupted ? Reason::interrupted : Reason::refused,
-             effect_.interrupted ? 0 : ESRCH);
+        if (effect_.interrupted) return stay(range, mapping, Reason::interrupted);
+        if (effect_.ended && effect_.ended->kind() == ErrorKind::gone)
+            return stay(range, mapping, Reason::refused, ESRCH);
+        stay(range, mapping, Reason::not_reached);
     }
 
     /// False: there is nothing to try again.

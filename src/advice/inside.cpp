@@ -135,6 +135,7 @@ private:
             // What was read after an earlier stop is older than this one.
             source_.forget_read_ahead();
             for (const auto& [task, range] : done) try_measure(task, range);
+            if (answer.ended) effect_.ended = answer.ended;
         } catch (const Error& error) {
             if (error.kind() != ErrorKind::failed) {
                 effect_.ended = error;
@@ -172,8 +173,10 @@ private:
 
     void leave(const Task& task) {
         if (effect_.interrupted) return stay(task.range, Reason::interrupted);
-        if (effect_.ended) return stay(task.range, Reason::refused, ESRCH);
-        stay(task.range, Reason::no_time);
+        if (!effect_.ended) return stay(task.range, Reason::no_time);
+        if (effect_.ended->kind() == ErrorKind::gone)
+            return stay(task.range, Reason::refused, ESRCH);
+        stay(task.range, Reason::not_reached);
     }
     void leave_all(std::deque<Task>& tasks) {
         for (const Task& task : tasks) leave(task);

@@ -65,6 +65,7 @@ constexpr std::array<Word, reason_count> reasons{{
     {"refused", "refused", "the kernel refused"},
     {"interrupted", "interrupted", "interrupted before they were reached"},
     {"no-time", "no_time", "stopping the process takes as long as --max-stop allows"},
+    {"not-reached", "not_reached", "not come to, because it ended early"},
 }};
 
 } // namespace

@@ -377,9 +377,10 @@ public:
                 },
                 options);
         } catch (const Error& error) {
-            // A stop that took too long has done what it has done.
-            if (error.kind() != ErrorKind::failed || answer.parts.empty()) throw;
+            // A stop that took too long, or ended badly, has done what it has done.
+            if (answer.parts.empty()) throw;
             answer.stopped_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+            if (error.kind() != ErrorKind::failed) answer.ended = error;
             return answer;
         }
         // Of the last stops, so that one that was slow does not stay in the way for ever.

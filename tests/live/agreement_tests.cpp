@@ -343,10 +343,12 @@ TEST_CASE("agreement: page-types says the same of every page, but for what has a
             INFO(subject.name << ", the " << lens << " lens");
             std::map<std::string, std::size_t> named;
             std::size_t pages = 0;
+            bool has_markers = false; // which some kernels are too old for
             must_agree(subject, [&] {
                 named.clear();
                 const auto seen = inspect(subject.pid, {"--pages", "--lens", lens});
                 pages = seen["pages"].size();
+                has_markers = number(seen["totals"]["states"], "marker_bytes") > 0;
                 return compare_pages(seen, ask_page_types(*program, subject), named);
             });
             std::string text;
@@ -354,7 +356,7 @@ TEST_CASE("agreement: page-types says the same of every page, but for what has a
                 text += "\n  " + name + ": " + std::to_string(count);
             MESSAGE(subject.name << ", " << lens << " lens: " << pages << " pages" << text);
             if (subject.name == "the zoo") {
-                CHECK(named["markers are called swap"] > 0);
+                CHECK((named["markers are called swap"] > 0) == has_markers);
                 CHECK(named["swapped shared memory is not seen"] > 0);
             }
         }

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: MIT
-// System calls of pagesift that fail, one at a time, wherever they are made: strace answers in the
-// kernel's place (strace(1), -e inject). Each answer is right, a marked part, or a clear error;
-// never a wrong figure, a hang or a crash. A few of all places are tried; all of them with
-// PAGESIFT_FAULTS=all, which takes hours.
-#include "harness.hpp"
+// System calls of pagesift that fail, one at a time, wherever they are made. Each answer is right,
+// a marked part, or a clear error; never a wrong figure, a hang or a crash. A few of all places are
+// tried; all of them with PAGESIFT_FAULTS=all, which takes hours.
+#include "faults.hpp"
 
 #include <algorithm>
 #include <chrono>
 #include <csignal>
-#include <cstdlib>
-#include <fstream>
-#include <map>
 #include <sstream>
 
 #include <doctest/doctest.h>
@@ -20,17 +16,6 @@ namespace pagesift::live {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-bool all_wanted() {
-    const char* const wanted = std::getenv("PAGESIFT_FAULTS");
-    return wanted != nullptr && std::string(wanted) == "all";
-}
-
-/// Of some calls of this name the Nth is answered like this.
-struct Sort {
-    std::string call;
-    std::string answer; ///< for -e inject
-};
 
 // ENOENT ends a walk through mappings, and a retval of 0 a file, so these are no faults where they
 // are answers; brk(2) never answers with an error. What is answered with one is not done. A call
@@ -121,63 +106,6 @@ private:
     bool ready_ = false;
 };
 
-Words strace(const Words& options, const Words& arguments) {
-    static const auto program = find_program({"/usr/bin/strace", "/bin/strace"});
-    REQUIRE(program);
-    const char* const asan = std::getenv("ASAN_OPTIONS");
-    const std::string quiet = asan == nullptr ? "" : std::string(asan) + ":";
-    Words command = {*program, "-f", "-qq", "-E", "ASAN_OPTIONS=" + quiet + "detect_leaks=0"};
-    command.insert(command.end(), options.begin(), options.end());
-    command.push_back(program_of("PAGESIFT_BIN"));
-    command.insert(command.end(), arguments.begin(), arguments.end());
-    return command;
-}
-
-/// How many calls of a name there are, and how many of them the dynamic loader makes.
-struct Calls {
-    std::size_t all = 0, before_main = 0;
-};
-
-/// Calls of one run by name, of the thread that makes the most of them.
-std::map<std::string, Calls> count_calls(const Words& arguments) {
-    const TemporaryDirectory folder;
-    const std::string file = folder.path() + "/calls";
-    const auto outcome = run(strace({"-o", file}, arguments), {.seconds = 60});
-    REQUIRE_MESSAGE(!outcome.timed_out, outcome.err.substr(0, 1000));
-    std::map<std::string, std::map<std::string, std::size_t>> counts; // by name and thread
-    std::map<std::string, Calls> calls;
-    bool in_main = false;
-    std::ifstream in(file);
-    for (std::string line; std::getline(in, line);) {
-        const auto space = line.find_first_of(" ");
-        const auto begin = line.find_first_not_of(" ", space);
-        const auto end = line.find('(', begin == line.npos ? 0 : begin);
-        if (space == line.npos || begin == line.npos || end == line.npos) continue;
-        const std::string name = line.substr(begin, end - begin);
-        if (name.find_first_of(" <+-") != name.npos) continue; // resumed, a signal, an exit
-        // The first thing that main() does with files.
-        in_main = in_main || line.find("\"/\", O_RDONLY|O_CLOEXEC|O_PATH") != line.npos ||
-                  line.find("\"/\", O_RDONLY|O_PATH|O_DIRECTORY|O_CLOEXEC") != line.npos ||
-                  (name == "openat" && line.find(" \"/\", ") != line.npos) ||
-                  (name == "openat" && line.find(", \"/\", ") != line.npos);
-        auto& count = counts[name][line.substr(0, space)];
-        calls[name].all = std::max(calls[name].all, ++count);
-        if (!in_main) ++calls[name].before_main;
-    }
-    CHECK(in_main);
-    return calls;
-}
-
-/// The places to try: some at the beginning, some at the end, some between.
-std::vector<std::size_t> places(const Calls& calls, std::size_t most) {
-    std::vector<std::size_t> chosen;
-    if (calls.all <= calls.before_main) return chosen;
-    const std::size_t first = calls.before_main + 1, last = calls.all;
-    const std::size_t step = all_wanted() ? 1 : std::max<std::size_t>(1, (last - first + 1) / most);
-    for (std::size_t at = first; at <= last; at += step) chosen.push_back(at);
-    return chosen;
-}
-
 std::uint64_t number(const json& value) {
     return value.is_number() ? value.get<std::uint64_t>() : 0;
 }
@@ -249,12 +177,7 @@ struct Tried {
 
 /// Runs a command with one fault; what is wrong, or nothing.
 std::string try_fault(const Command& command, const Sort& sort, std::size_t at, Tried& tried) {
-    std::ostringstream inject;
-    inject << "inject=" << sort.call << ':' << sort.answer << ":when=" << at;
-    const auto outcome = run(
-        strace({"-o", "/dev/null", "--seccomp-bpf", "-e", "trace=" + sort.call, "-e", inject.str()},
-               command.arguments),
-        {.seconds = 30});
+    const auto outcome = run(with_fault(sort, at, command.arguments), {.seconds = 30});
     ++tried.faults;
     if (outcome.timed_out) return "it hangs";
     if (outcome.signal != 0) return "signal " + std::to_string(outcome.signal);
@@ -270,21 +193,6 @@ std::string try_fault(const Command& command, const Sort& sort, std::size_t at, 
     return outcome.exit_code == 1 || outcome.exit_code == 2
                ? ""
                : "exit code " + std::to_string(outcome.exit_code);
-}
-
-bool can_inject() {
-    if (!have_root()) return false;
-    const auto program = find_program({"/usr/bin/strace", "/bin/strace"});
-    if (!program) {
-        skip("strace is not installed");
-        return false;
-    }
-    const auto outcome = run({*program, "-f", "-o", "/dev/null", "--seccomp-bpf", "-e",
-                              "inject=getppid:error=EIO", "/bin/true"},
-                             {.seconds = 20});
-    if (outcome.exit_code == 0) return true;
-    skip("strace cannot inject faults: " + outcome.err.substr(0, 200));
-    return false;
 }
 
 /// @param make the command for a process, with the figures of it that nothing disturbed
@@ -421,11 +329,10 @@ TEST_CASE("faults: scan") {
 TEST_CASE("faults: threads that cannot be had are done without") {
     if (!can_inject()) return;
     for (const std::string call : {"clone3", "clone"})
-        for (int at = 1; at <= 4; ++at) {
+        for (std::size_t at = 1; at <= 4; ++at) {
             const auto outcome =
-                run(strace({"-o", "/dev/null", "--seccomp-bpf", "-e", "trace=" + call, "-e",
-                            "inject=" + call + ":error=EAGAIN:when=" + std::to_string(at)},
-                           {"scan", "--depth", "totals", "--jobs", "4", "--format", "json"}),
+                run(with_fault({call, "error=EAGAIN"}, at,
+                               {"scan", "--depth", "totals", "--jobs", "4", "--format", "json"}),
                     {.seconds = 60});
             INFO(call << " at call " << at << ": " << outcome.err.substr(0, 500));
             CHECK_FALSE(outcome.timed_out);

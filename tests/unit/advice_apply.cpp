@@ -253,6 +253,7 @@ TEST_CASE("advice: a brake that fails ends it, and does nothing more") {
     const Effect effect = rig.plan_and_apply(Action::pageout);
     CHECK(rig.actuator.calls.empty());
     CHECK(effect.ended);
+    CHECK(effect.stayed_bytes(Reason::not_reached) == 8 * page);
 }
 
 TEST_CASE("advice: a process that goes while it is looked at ends it") {

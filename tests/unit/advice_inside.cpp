@@ -282,6 +282,21 @@ TEST_CASE("advice inside: what was written again after it was dropped has not go
     CHECK(effect.stayed[0].range == pages(2, 1));
 }
 
+TEST_CASE("advice inside: what was done in a stop that ended badly is reported") {
+    Rig rig;
+    rig.map(pages(0, 8));
+    rig.zeros(0, 8);
+    const Plan plan = plan_zeros(rig);
+    rig.inside.bytes_a_stop = 4 * page;
+    rig.inside.late_failures.emplace(1, Error{ErrorKind::denied, "thread 7", EPERM});
+    const Effect effect = rig.apply(plan);
+    REQUIRE(effect.ended);
+    CHECK(effect.ended->kind() == ErrorKind::denied);
+    CHECK(effect.stops->seconds.size() == 1);
+    CHECK(effect.moved_bytes == 4 * page);
+    CHECK(effect.stayed_bytes(Reason::not_reached) == 4 * page);
+}
+
 TEST_CASE("advice inside: zeros stay in memory that is not plain") {
     const std::pair<std::string, Reason> cases[] = {
         {"lo", Reason::mlocked}, {"wf", Reason::wipe_on_fork}, {"um", Reason::userfaultfd},

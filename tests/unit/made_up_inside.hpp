@@ -16,6 +16,7 @@ public:
     std::uint64_t bytes_a_stop = ~std::uint64_t{0};
     std::map<std::uint64_t, InsidePart::Outcome> outcomes; ///< by first address of a unit
     std::map<std::size_t, Error> failures;                 ///< by stop
+    std::map<std::size_t, Error> late_failures;            ///< the same, after all was done
     std::function<void()> before_stop;
     std::function<void(AddressRange)> after_part; ///< of what was advised
     std::vector<InsideRequest> requests;
@@ -42,6 +43,8 @@ public:
                 left -= std::min(left, bytes);
                 at = at + Bytes{bytes};
             }
+        if (const auto error = late_failures.find(requests.size()); error != late_failures.end())
+            answer.ended = error->second;
         return answer;
     }
 
