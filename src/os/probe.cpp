@@ -232,11 +232,12 @@ unsigned own_address_bits() {
 /// Can a program that asks for it have addresses beyond those (x86 with five levels, arm64 with
 /// 52 bits)?
 bool more_address_bits(unsigned bits, std::uint64_t page_size) {
-    void* const wanted = reinterpret_cast<void*>(std::uintptr_t{1} << bits);
-    void* const page = ::mmap(wanted, page_size, PROT_NONE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    if (page == MAP_FAILED) return false;
-    ::munmap(page, page_size);
+    const auto wanted = static_cast<long>(std::uint64_t{1} << bits);
+    // Not by mmap(3): the thread sanitizer's ends the program at such an address.
+    const long page = ::syscall(SYS_mmap, wanted, page_size, PROT_NONE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0L);
+    if (page == -1) return false;
+    ::syscall(SYS_munmap, page, page_size);
     return page == wanted;
 }
 

@@ -15,8 +15,9 @@ constexpr std::uint64_t telling_word = 2048;
 /// Frames after which it is decided anew whether the word is worth while.
 constexpr std::size_t portion_frames = 512;
 
-#if defined(__x86_64__) && defined(__GLIBC__)
-/// One body, compiled twice; the loader takes what the processor has.
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_THREAD__)
+/// One body, compiled twice; the loader takes what the processor has. (It asks before there is a
+/// thread sanitizer, into which everything that is compiled for one calls.)
 #define PAGESIFT_VECTOR_CLONES __attribute__((target_clones("avx2", "default")))
 #else
 #define PAGESIFT_VECTOR_CLONES

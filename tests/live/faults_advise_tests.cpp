@@ -218,7 +218,7 @@ TEST_CASE("faults: advise that acts from outside") {
     };
     const Work works[] = {{"pageout", filled, whole, in_swap}, {"willneed", swapped_out, whole}};
     for (const Work& work : works)
-        if (takes(work.action)) try_all(work, 3);
+        if (takes(work.action)) try_all(work, 2);
 }
 
 TEST_CASE("faults: advise that acts from inside") {
@@ -227,7 +227,7 @@ TEST_CASE("faults: advise that acts from inside") {
                           {"pt-reclaim", with_empty_table, half_is_filled},
                           {"merge", alike, all_is_zero}};
     for (const Work& work : works)
-        if (can_do(work.action.c_str())) try_all(work, 4);
+        if (can_do(work.action.c_str())) try_all(work, 3);
 }
 
 } // namespace pagesift::live
