@@ -63,9 +63,15 @@ public:
           page_(static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))) {}
 
     void run() {
-        go();
-        flush();
-        finish_flight();
+        try {
+            go();
+            flush();
+            finish_flight();
+        } catch (...) {
+            // What was on its way may have come about, as whoever measures will see.
+            land({});
+            throw;
+        }
     }
 
 private:
