@@ -85,7 +85,13 @@ struct InsideRequest {
 
 /// What became of a part of a range.
 struct InsidePart {
-    enum class Outcome : std::uint8_t { advised, not_proven, mapping_changed, refused };
+    enum class Outcome : std::uint8_t {
+        advised,
+        unanswered, ///< it was on its way when the stop ended badly, and may have come about
+        not_proven,
+        mapping_changed,
+        refused
+    };
     AddressRange range;
     Outcome outcome = Outcome::advised;
     int error = 0; ///< errno, with refused

@@ -163,6 +163,13 @@ private:
             effect_.advised_bytes += bytes;
             done.emplace_back(task, part.range);
             break;
+        case Outcome::unanswered:
+            // Of the others nothing that is looked at tells.
+            if (plan_.action == Action::zero_drop || plan_.action == Action::unmerge)
+                done.emplace_back(task, part.range);
+            else
+                stay(part.range, Reason::unknown);
+            break;
         case Outcome::not_proven: stay(part.range, Reason::state_changed); break;
         case Outcome::mapping_changed: stay(part.range, Reason::mapping_changed); break;
         case Outcome::refused: stay(part.range, Reason::refused, part.error); break;

@@ -145,9 +145,12 @@ private:
         answer_.calls += errors.size();
         auto error = errors.begin();
         for (Queued& queued : flight_) {
-            if (queued.part.outcome == Outcome::advised && error != errors.end()) {
-                queued.part.error = *error++;
-                if (queued.part.error != 0) queued.part.outcome = Outcome::refused;
+            if (queued.part.outcome == Outcome::advised) {
+                queued.part.error = error != errors.end() ? *error : 0;
+                if (error == errors.end())
+                    queued.part.outcome = Outcome::unanswered;
+                else if (*error++ != 0)
+                    queued.part.outcome = Outcome::refused;
             }
             emit(queued.part, queued.range);
         }

@@ -297,6 +297,22 @@ TEST_CASE("advice inside: what was done in a stop that ended badly is reported")
     CHECK(effect.stayed_bytes(Reason::not_reached) == 4 * page);
 }
 
+TEST_CASE("advice inside: what was on its way when a stop ended badly is looked at") {
+    Rig rig;
+    rig.map(pages(0, 8));
+    rig.zeros(0, 8);
+    const Plan plan = plan_zeros(rig);
+    rig.inside.outcomes[base + 2 * page] = InsidePart::Outcome::unanswered;
+    rig.inside.outcomes[base + 3 * page] = InsidePart::Outcome::unanswered;
+    // One of the two has come about.
+    rig.inside.after_part = [&](AddressRange) { rig.source.pages.erase(base + 3 * page); };
+    const Effect effect = rig.apply(plan);
+    CHECK(effect.advised_bytes == 6 * page);
+    CHECK(effect.moved_bytes == 7 * page);
+    REQUIRE(effect.stayed.size() == 1);
+    CHECK(effect.stayed[0].range == pages(2, 1));
+}
+
 TEST_CASE("advice inside: zeros stay in memory that is not plain") {
     const std::pair<std::string, Reason> cases[] = {
         {"lo", Reason::mlocked}, {"wf", Reason::wipe_on_fork}, {"um", Reason::userfaultfd},
