@@ -123,10 +123,8 @@ private:
 
     /// Of what is not come to any more.
     void leave(AddressRange range, std::size_t mapping) {
-        if (effect_.interrupted) return stay(range, mapping, Reason::interrupted);
-        if (effect_.ended && effect_.ended->kind() == ErrorKind::gone)
-            return stay(range, mapping, Reason::refused, ESRCH);
-        stay(range, mapping, Reason::not_reached);
+        const auto [reason, error] = why_left(effect_);
+        stay(range, mapping, reason, error);
     }
 
     /// False: there is nothing to try again.

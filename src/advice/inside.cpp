@@ -4,7 +4,6 @@
 #include "advice/measure.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <deque>
 #include <tuple>
@@ -179,11 +178,9 @@ private:
     }
 
     void leave(const Task& task) {
-        if (effect_.interrupted) return stay(task.range, Reason::interrupted);
-        if (!effect_.ended) return stay(task.range, Reason::no_time);
-        if (effect_.ended->kind() == ErrorKind::gone)
-            return stay(task.range, Reason::refused, ESRCH);
-        stay(task.range, Reason::not_reached);
+        if (!effect_.interrupted && !effect_.ended) return stay(task.range, Reason::no_time);
+        const auto [reason, error] = why_left(effect_);
+        stay(task.range, reason, error);
     }
     void leave_all(std::deque<Task>& tasks) {
         for (const Task& task : tasks) leave(task);

@@ -18,6 +18,11 @@ bool watched(const Mapping& mapping) {
            has_flag(mapping, VmFlag::uffd_wp);
 }
 
+/// Its pages go to swap, those of private copies of files aside.
+bool goes_to_swap(const Mapping& mapping) {
+    return mapping.backing == Backing::anon || mapping.backing == Backing::shmem;
+}
+
 bool of_file(const Mapping& mapping) {
     return mapping.backing == Backing::file || mapping.backing == Backing::shmem;
 }
@@ -61,11 +66,6 @@ std::optional<Reason> objection_to_aging(Action action, const Situation& situati
     const bool to_swap = cls.backing == Backing::shmem;
     if (to_swap && !situation.swap_present) return Reason::no_swap;
     return {};
-}
-
-/// Of what cannot be seen.
-bool may_be_swap(const Mapping& mapping) {
-    return mapping.backing == Backing::anon || mapping.backing == Backing::shmem;
 }
 
 /// mm/madvise.c:madvise_willneed: where there is a file, only the file is read.
@@ -152,9 +152,8 @@ bool is_candidate(Action action, const Mapping& mapping, const Stretch& stretch)
     case Action::cold: return state == State::present;
     case Action::willneed:
         return state == State::swapped || state == State::shmem_swapped ||
-               (state == State::unknown && may_be_swap(mapping));
-    case Action::collapse:
-        return mapping.backing == Backing::anon || mapping.backing == Backing::shmem;
+               (state == State::unknown && goes_to_swap(mapping));
+    case Action::collapse: return goes_to_swap(mapping);
     case Action::pt_reclaim: return false; // has no pages: plan_tables()
     case Action::zero_drop: return state == State::present && stretch.cls.kind == Kind::zero_filled;
     case Action::merge: return state == State::present && mapping.backing == Backing::anon;

@@ -4,8 +4,15 @@
 #include "pagesift/abi.hpp"
 
 #include <algorithm>
+#include <cerrno>
 
 namespace pagesift::advice {
+
+WhyLeft why_left(const Effect& effect) {
+    if (effect.interrupted) return {Reason::interrupted, 0};
+    const bool gone = effect.ended && effect.ended->kind() == ErrorKind::gone;
+    return gone ? WhyLeft{Reason::refused, ESRCH} : WhyLeft{Reason::not_reached, 0};
+}
 
 std::size_t Measure::index_of(Address address) const {
     const auto behind = std::upper_bound(

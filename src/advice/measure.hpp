@@ -21,6 +21,13 @@ struct Part {
     int error = 0;
 };
 
+struct WhyLeft {
+    Reason reason;
+    int error; ///< errno, with refused
+};
+/// Of what was not come to before all was interrupted or ended.
+WhyLeft why_left(const Effect& effect);
+
 class Measure {
 public:
     /// All outlive this.

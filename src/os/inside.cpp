@@ -139,6 +139,7 @@ private:
         if (!flight_.empty()) land(stopped_.finish_advice());
     }
 
+    /// @param errors of its calls, in their order; those that are missing were not answered
     void land(const std::vector<int>& errors) {
         // The next one may take twice as long.
         flight_time_ = (Clock::now() - took_off_) * 2;
@@ -146,11 +147,10 @@ private:
         auto error = errors.begin();
         for (Queued& queued : flight_) {
             if (queued.part.outcome == Outcome::advised) {
-                queued.part.error = error != errors.end() ? *error : 0;
-                if (error == errors.end())
-                    queued.part.outcome = Outcome::unanswered;
-                else if (*error++ != 0)
-                    queued.part.outcome = Outcome::refused;
+                const bool answered = error != errors.end();
+                if (answered) queued.part.error = *error++;
+                if (!answered) queued.part.outcome = Outcome::unanswered;
+                if (queued.part.error != 0) queued.part.outcome = Outcome::refused;
             }
             emit(queued.part, queued.range);
         }

@@ -45,9 +45,10 @@ Words strace(const Words& options, const Words& arguments) {
     return command;
 }
 
-Words with_fault(const Sort& sort, std::size_t nth, const Words& arguments) {
-    const auto inject = "inject=" + sort.call + ':' + sort.answer + ":when=" + std::to_string(nth);
-    return strace({"-o", "/dev/null", "--seccomp-bpf", "-e", "trace=" + sort.call, "-e", inject},
+Words with_fault(const Fault& fault, std::size_t nth, const Words& arguments) {
+    const auto inject =
+        "inject=" + fault.call + ':' + fault.answer + ":when=" + std::to_string(nth);
+    return strace({"-o", "/dev/null", "--seccomp-bpf", "-e", "trace=" + fault.call, "-e", inject},
                   arguments);
 }
 

@@ -12,7 +12,7 @@
 namespace pagesift::live {
 
 /// Of some calls of this name the Nth is answered like this.
-struct Sort {
+struct Fault {
     std::string call;
     std::string answer; ///< for -e inject
 };
@@ -23,7 +23,7 @@ bool can_inject();
 /// A run of pagesift under strace. @p options of strace
 Words strace(const Words& options, const Words& arguments);
 /// The same, with one fault: the call of that name that is the Nth of its thread.
-Words with_fault(const Sort& sort, std::size_t nth, const Words& arguments);
+Words with_fault(const Fault& fault, std::size_t nth, const Words& arguments);
 
 /// How many calls of a name there are, and how many of them the dynamic loader makes.
 struct Calls {

@@ -5,10 +5,10 @@
 #include "faults.hpp"
 #include "zoo/witness.hpp"
 
-#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <memory>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::size_t some = 2 << 20;
 
-const Sort sorts[] = {
+const Fault fault_list[] = {
     {"process_madvise", "error=EINTR"},
     {"process_madvise", "error=EAGAIN"},
     {"process_madvise", "error=EPERM"},
@@ -108,12 +108,12 @@ std::unique_ptr<Target> alike() {
         std::memset(reinterpret_cast<void*>(at), 0, bytes);
     });
 }
+bool all_is_zero(const Target& target) { return is_zero(target.pid(), target.at, target.bytes); }
+
 std::uint64_t not_present(const Target& target) {
     return target.bytes - target.present() * witness::page_size();
 }
 std::uint64_t in_swap(const Target& target) { return target.swapped() * witness::page_size(); }
-
-bool all_is_zero(const Target& target) { return is_zero(target.pid(), target.at, target.bytes); }
 
 /// What is not as before an action of the process itself; empty: nothing. A child that pagesift had
 /// it make may take a moment to end.
@@ -138,14 +138,13 @@ struct Tried {
 };
 
 Words arguments_of(const Work& work, const Target& target) {
-    Words words = {"advise", work.action, "--apply", "--format", "json"};
-    words.insert(words.end(), {"-a", target.address(), target.pid_text()});
-    return words;
+    return {"advise", work.action, "--apply",        "--format",
+            "json",   "-a",        target.address(), target.pid_text()};
 }
 
-std::string try_fault(const Work& work, const Target& target, const Sort& sort, std::size_t at,
+std::string try_fault(const Work& work, const Target& target, const Fault& fault, std::size_t at,
                       Tried& tried) {
-    const auto outcome = run(with_fault(sort, at, arguments_of(work, target)), {.seconds = 30});
+    const auto outcome = run(with_fault(fault, at, arguments_of(work, target)), {.seconds = 30});
     ++tried.faults;
     std::string wrong;
     if (outcome.timed_out) wrong += "\n  it hangs";
@@ -187,14 +186,14 @@ void try_all(const Work& work, std::size_t most) {
     Tried tried;
     const auto calls = count_calls(arguments_of(work, *work.make()));
     auto target = work.make();
-    for (const Sort& sort : sorts) {
-        const auto found = calls.find(sort.call);
+    for (const Fault& fault : fault_list) {
+        const auto found = calls.find(fault.call);
         if (found == calls.end()) continue;
         for (const std::size_t at : places(found->second, most)) {
             // What has been done need not be done again.
             target = work.make();
-            const auto wrong = try_fault(work, *target, sort, at, tried);
-            CHECK_MESSAGE(wrong.empty(), work.action << ", " << sort.call << " " << sort.answer
+            const auto wrong = try_fault(work, *target, fault, at, tried);
+            CHECK_MESSAGE(wrong.empty(), work.action << ", " << fault.call << " " << fault.answer
                                                      << " at call " << at << ": " << wrong);
         }
     }

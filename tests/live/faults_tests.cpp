@@ -20,7 +20,7 @@ using Clock = std::chrono::steady_clock;
 // ENOENT ends a walk through mappings, and a retval of 0 a file, so these are no faults where they
 // are answers; brk(2) never answers with an error. What is answered with one is not done. A call
 // that this strace does not know yet (cachestat) is left out.
-const Sort sorts[] = {
+const Fault fault_list[] = {
     {"openat", "error=EIO"},
     {"openat", "error=EMFILE"},
     {"openat", "error=EPERM"},
@@ -176,8 +176,8 @@ struct Tried {
 };
 
 /// Runs a command with one fault; what is wrong, or nothing.
-std::string try_fault(const Command& command, const Sort& sort, std::size_t at, Tried& tried) {
-    const auto outcome = run(with_fault(sort, at, command.arguments), {.seconds = 30});
+std::string try_fault(const Command& command, const Fault& fault, std::size_t at, Tried& tried) {
+    const auto outcome = run(with_fault(fault, at, command.arguments), {.seconds = 30});
     ++tried.faults;
     if (outcome.timed_out) return "it hangs";
     if (outcome.signal != 0) return "signal " + std::to_string(outcome.signal);
@@ -189,7 +189,7 @@ std::string try_fault(const Command& command, const Sort& sort, std::size_t at, 
     }
     ++tried.refused;
     const bool message = outcome.err.find("pagesift: ") != std::string::npos;
-    if (!message && sort.call != "write") return "no message";
+    if (!message && fault.call != "write") return "no message";
     return outcome.exit_code == 1 || outcome.exit_code == 2
                ? ""
                : "exit code " + std::to_string(outcome.exit_code);
@@ -204,20 +204,20 @@ void try_all(const std::function<Command(const Still&)>& make, std::size_t most 
     const auto calls = count_calls(command.arguments);
     Tried tried;
     const auto begin = Clock::now();
-    for (const Sort& sort : sorts) {
-        const auto found = calls.find(sort.call);
+    for (const Fault& fault : fault_list) {
+        const auto found = calls.find(fault.call);
         if (found == calls.end()) continue;
         for (const std::size_t at : places(found->second, most)) {
-            auto wrong = try_fault(command, sort, at, tried);
+            auto wrong = try_fault(command, fault, at, tried);
             if (!wrong.empty()) {
                 // Memory may have been aged meanwhile: a process of now decides.
                 CHECK(still->is_sound());
                 still = std::make_unique<Still>();
                 REQUIRE(still->ready());
                 command = make(*still);
-                wrong = try_fault(command, sort, at, tried);
+                wrong = try_fault(command, fault, at, tried);
             }
-            CHECK_MESSAGE(wrong.empty(), command.name << ", " << sort.call << " " << sort.answer
+            CHECK_MESSAGE(wrong.empty(), command.name << ", " << fault.call << " " << fault.answer
                                                       << " at call " << at << ": " << wrong);
         }
     }

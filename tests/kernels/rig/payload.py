@@ -97,15 +97,20 @@ def strip(program, copy, arch):
 
 def make_disk(build, arch, busybox, guest_folder, disk):
     """Builds the guests' disk."""
+    with tempfile.TemporaryDirectory(dir=disk.parent) as name:
+        fill(pathlib.Path(name), build, arch, busybox, guest_folder)
+        make_image(name, disk, DISK_BYTES)
+
+
+def make_image(folder, disk, size):
+    """An ext4 file system of so many bytes that holds what is in the folder; sparse."""
     mkfs = shutil.which("mkfs.ext4", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if not mkfs:
         raise Unavailable("mkfs.ext4 is not installed (e2fsprogs)")
-    with tempfile.TemporaryDirectory(dir=disk.parent) as name:
-        fill(pathlib.Path(name), build, arch, busybox, guest_folder)
-        with open(disk, "wb") as file:
-            file.truncate(DISK_BYTES)
-        made = subprocess.run([mkfs, "-q", "-F", "-E", "root_owner=0:0", "-d", name, disk],
-                              capture_output=True, text=True)
+    with open(disk, "wb") as file:
+        file.truncate(size)
+    made = subprocess.run([mkfs, "-q", "-F", "-E", "root_owner=0:0", "-d", folder, disk],
+                          capture_output=True, text=True)
     if made.returncode:
         disk.unlink()
         raise Unavailable(f"mkfs.ext4: {last_line(made.stderr)}")
