@@ -146,6 +146,16 @@ std::optional<std::uint64_t> read_equal_bytes(std::uint32_t pid, AddressRange ra
 
 /// /proc/swaps as it is now.
 std::vector<procfs::SwapArea> read_swaps(const OpenOptions& options);
+/// Bytes that a process' cgroup may still have in swap: the least of memory.swap.max less
+/// memory.swap.current of its own and of each above it that can be seen (cgroup-v2). A page counts
+/// where it was charged, which is elsewhere if the process has been moved since.
+struct SwapAllowance {
+    std::uint64_t bytes = 0;
+    std::string cgroup; ///< whose limit it is, "/a/b"
+};
+/// Empty: nothing limits it but the size of swap, or that is not known. Version 1 limits memory and
+/// swap together, so that page-out never meets the limit.
+std::optional<SwapAllowance> read_swap_allowance(std::uint32_t pid, const OpenOptions& options);
 /// MemAvailable; empty: not known.
 std::optional<std::uint64_t> read_available_bytes(const OpenOptions& options);
 

@@ -170,6 +170,14 @@ private:
         std::size_t looked_at = 0; // of the batch's ranges
         try {
             find_parts(batch, parts, looked_at);
+            measure_.begin();
+            // The kernel would keep them, and make them look recently used.
+            std::erase_if(parts, [&](const Part& part) {
+                const bool full = measure_.has_no_room(part.range);
+                if (full) stay(part.range, part.mapping, Reason::swap_full);
+                return full;
+            });
+            measure_.begin();
             call(parts);
         } catch (const Error& error) {
             end(error);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 
 namespace pagesift::advice {
 
@@ -67,12 +68,29 @@ Tri Measure::moved(const Stretch& stretch) const {
     return Tri::unknown;
 }
 
-Reason Measure::reason_of(const Part& part, const Stretch& stretch) const {
+void Measure::begin() { gauges_.reset(); }
+
+bool Measure::has_no_room(AddressRange range) {
+    if (plan_.action != Action::pageout || !plan_.ranges[index_of(range.start)].swap) return false;
+    if (!gauges_) gauges_ = actuator_.gauges();
+    constexpr auto plenty = std::numeric_limits<std::uint64_t>::max();
+    const std::uint64_t room = std::min(gauges_->swap_free_bytes.value_or(plenty),
+                                        gauges_->swap_allowance_bytes.value_or(plenty));
+    return room < plan_.page_size;
+}
+
+Reason Measure::reason_of(const Part& part, const Stretch& stretch) {
     if (part.error != 0) return Reason::refused;
     if (plan_.action == Action::collapse) return Reason::in_use;
     if (const auto reason = objection(plan_.action, situation_, *part.live, stretch))
         return *reason;
-    return stretch.on_lru == Tri::no ? Reason::fresh : Reason::in_use;
+    if (stretch.on_lru == Tri::no) return Reason::fresh;
+    try {
+        if (has_no_room(stretch.range)) return Reason::swap_full;
+    } catch (const Error&) {
+        gauges_ = Gauges{}; // not known, as where it cannot be read
+    }
+    return Reason::in_use;
 }
 
 void Measure::stay(const Part& part, AddressRange range, Reason reason) {

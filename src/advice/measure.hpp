@@ -40,6 +40,12 @@ public:
           want_(want),
           effect_(effect) {}
 
+    /// From here on, what is free in swap is looked at anew.
+    void begin();
+    /// Whether no other page of @p range would have room in swap: of the machine's, or of what the
+    /// process' cgroup may have there. False: it has, needs none, or that is not known. Throws as
+    /// Actuator::gauges does.
+    bool has_no_room(AddressRange range);
     /// Right after the call.
     void add(const Part& part);
     /// What became of it cannot be seen. After add() has thrown.
@@ -52,7 +58,7 @@ public:
 private:
     void add_stretch(const Part& part, const Stretch& stretch);
     Tri moved(const Stretch& stretch) const;
-    Reason reason_of(const Part& part, const Stretch& stretch) const;
+    Reason reason_of(const Part& part, const Stretch& stretch);
     void stay(const Part& part, AddressRange range, Reason reason);
     void count_moved(AddressRange range);
     void ask_frames(const Part& part, AddressRange gone);
@@ -63,6 +69,7 @@ private:
     Actuator& actuator_;
     const Want& want_;
     Effect& effect_;
+    std::optional<Gauges> gauges_;   ///< since begin()
     std::uint64_t silent_bytes_ = 0; ///< advised, and no page tells what became of it
 };
 

@@ -40,7 +40,7 @@ constexpr std::array<Word, reason_count> reasons{{
     {"shared-file", "shared_file", "of a file that is mapped shared: other readers may need it"},
     {"private-file", "private_file", "the kernel does not do it in private mappings of files"},
     {"no-swap", "no_swap", "there is no swap"},
-    {"swap-full", "swap_full", "more than what is free in swap"},
+    {"swap-full", "swap_full", "more than what is free in swap, or its cgroup may have there"},
     {"no-memory", "no_memory", "more than the memory that is available"},
     {"undecided", "undecided", "--where could not decide"},
     {"not-idle", "not_idle", "used within the time of --cold"},

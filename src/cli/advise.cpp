@@ -173,7 +173,8 @@ private:
                            : why_not(*actuator, *plan_.action, pid);
         if (refusal && plan_.apply) throw Error{*refusal};
         auto situation = read_situation(source->host(), pid, plan_.open);
-        situation.swap_free_bytes -= std::min(situation.swap_free_bytes, promised_swap_bytes_);
+        const auto allowance = os::read_swap_allowance(pid, plan_.open);
+        promised_.limit(situation, allowance);
         Plan plan = make_plan(*source, situation, boot_id_);
         if (inside && !refusal)
             refusal = inside->why_not(advice::inside_request(plan, plan_.max_stop));
@@ -187,7 +188,7 @@ private:
                                  "or wants no huge pages, is not told apart",
                                  "--smaps on", false});
         if (!plan_.apply) {
-            promised_swap_bytes_ += advice::swap_bytes(plan);
+            promised_.add(plan, allowance);
             return finish(plan, {});
         }
         act(plan, situation, *actuator, inside.get());
@@ -358,7 +359,7 @@ private:
     report::AdviseSink sink_;
     os::Machine machine_;
     Outcome outcome_;
-    std::uint64_t promised_swap_bytes_ = 0; ///< to the plans before this one
+    PromisedSwap promised_;
 };
 
 } // namespace

@@ -7,6 +7,8 @@
 #include "pagesift/advice.hpp"
 #include "pagesift/cold.hpp"
 
+#include <map>
+
 namespace pagesift::cli {
 
 /// The options of one `advise`, checked.
@@ -33,6 +35,19 @@ advice::Situation read_situation(const HostFacts& host, std::uint32_t pid,
                                  const os::OpenOptions& open);
 /// Likewise of a recording, as if by root.
 advice::Situation recorded_situation(const HostFacts& host);
+
+/// What plans that are only shown count on having of swap, so that the next one does not as well.
+class PromisedSwap {
+public:
+    /// Takes from what is free all that has been promised, and what the cgroup does not allow.
+    void limit(advice::Situation& situation,
+               const std::optional<os::SwapAllowance>& allowance) const;
+    void add(const advice::Plan& plan, const std::optional<os::SwapAllowance>& allowance);
+
+private:
+    std::uint64_t bytes_ = 0;
+    std::map<std::string, std::uint64_t> of_cgroup_; ///< whose limit it was
+};
 
 /// Why @p action cannot be given to that process: EPERM and the like, in words.
 std::optional<Error> why_not(Actuator& actuator, advice::Action action, std::uint32_t pid);

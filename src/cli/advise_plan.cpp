@@ -137,6 +137,23 @@ advice::Situation recorded_situation(const HostFacts& host) {
     return situation;
 }
 
+void PromisedSwap::limit(advice::Situation& situation,
+                         const std::optional<os::SwapAllowance>& allowance) const {
+    std::uint64_t& free = situation.swap_free_bytes;
+    free -= std::min(free, bytes_);
+    if (!allowance) return;
+    const auto promised = of_cgroup_.find(allowance->cgroup);
+    const std::uint64_t taken = promised == of_cgroup_.end() ? 0 : promised->second;
+    free = std::min(free, allowance->bytes - std::min(allowance->bytes, taken));
+}
+
+void PromisedSwap::add(const advice::Plan& plan,
+                       const std::optional<os::SwapAllowance>& allowance) {
+    const std::uint64_t bytes = advice::swap_bytes(plan);
+    bytes_ += bytes;
+    if (allowance) of_cgroup_[allowance->cgroup] += bytes;
+}
+
 std::optional<Error> why_not(Actuator& actuator, Action action, std::uint32_t pid) {
     const auto& info = advice::info_of(action);
     const int error = actuator.advise(info.number, {}).error;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -21,6 +22,41 @@ namespace pagesift::os {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+/// The process' place in the hierarchy of version 2, from what is mounted, without a slash before
+/// it. Empty: it is at the top, in no such hierarchy, or outside of what can be seen from here.
+std::string unified_group(const Root& root, std::uint32_t pid) {
+    const std::string groups = root.read_text(fmt::format("proc/{}/cgroup", pid)).text;
+    for (const auto& membership : procfs::parse_cgroup(groups))
+        if (membership.unified() && !membership.path.starts_with("/.."))
+            return std::string{membership.path.substr(1)};
+    return {};
+}
+
+/// Where the hierarchy of version 2 is mounted.
+constexpr std::array<const char*, 2> unified_mounts{"sys/fs/cgroup/", "sys/fs/cgroup/unified/"};
+
+std::optional<SwapAllowance> swap_allowance(const Root& root, std::uint32_t pid) {
+    std::optional<SwapAllowance> least;
+    const auto number = [&](const std::string& path) {
+        const std::string text = root.read_text(path).text;
+        std::uint64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        return error == std::errc{} ? std::optional{value} : std::nullopt; // "max": none
+    };
+    const std::string own = unified_group(root, pid);
+    for (std::size_t end = own.size(); end != 0 && end != own.npos; end = own.rfind('/', end - 1)) {
+        const std::string group = own.substr(0, end);
+        for (const char* mount : unified_mounts) {
+            const auto most = number(fmt::format("{}{}/memory.swap.max", mount, group));
+            const auto now = number(fmt::format("{}{}/memory.swap.current", mount, group));
+            if (!most || !now) continue;
+            const std::uint64_t left = *most - std::min(*most, *now);
+            if (!least || left < least->bytes) least = SwapAllowance{left, "/" + group};
+        }
+    }
+    return least;
+}
 
 class ProcessActuator final : public Actuator {
 public:
@@ -113,6 +149,8 @@ public:
         };
         add("pswpin");
         add("swpin_zero"); // 6.12: pages of zeroes that were only noted down
+        if (const auto allowance = swap_allowance(root_, pid_))
+            result.swap_allowance_bytes = allowance->bytes;
         return result;
     }
 
@@ -215,6 +253,10 @@ std::vector<procfs::SwapArea> read_swaps(const OpenOptions& options) {
     return procfs::parse_swaps(Root{options.root}.read_text("proc/swaps").text);
 }
 
+std::optional<SwapAllowance> read_swap_allowance(std::uint32_t pid, const OpenOptions& options) {
+    return swap_allowance(Root{options.root}, pid);
+}
+
 std::optional<std::uint64_t> read_available_bytes(const OpenOptions& options) {
     return procfs::parse_size_fields(Root{options.root}.read_text("proc/meminfo").text)
         .find("MemAvailable");
@@ -229,12 +271,9 @@ Pressure read_pressure(std::uint32_t pid, const OpenOptions& options) {
         if (value) percent = *value;
         return value ? 0 : text.error != 0 ? text.error : EOPNOTSUPP;
     };
-    std::string group;
-    const std::string groups = root.read_text(fmt::format("proc/{}/cgroup", pid)).text;
-    for (const auto& membership : procfs::parse_cgroup(groups))
-        if (membership.unified()) group = membership.path.substr(1);
+    const std::string group = unified_group(root, pid);
     Pressure pressure;
-    for (const char* mounted : {"sys/fs/cgroup/", "sys/fs/cgroup/unified/"})
+    for (const char* mounted : unified_mounts)
         if (!group.empty() && read(mounted + group, "memory", ".pressure", pressure.memory) == 0 &&
             read(mounted + group, "io", ".pressure", pressure.io) == 0) {
             pressure.of = "cgroup /" + group;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Advice on real memory: what it did, what it left alone, and that every byte is what it was.
 #include "advise.hpp"
+#include "control_group.hpp"
 #include "zoo/witness.hpp"
 
 #include <algorithm>
@@ -348,6 +349,62 @@ TEST_CASE("advise: without swap, and with too little, no page is worse off") {
     CHECK(little.total("bytes") <= 1 << 20);
     CHECK(little.skipped("swap_full") == some - little.total("bytes"));
     CHECK(target.present() * page >= some - (1 << 20));
+    CHECK(target.intact());
+}
+
+TEST_CASE("advise: what has lost its room in swap since the plan is said to have none") {
+    if (!have_root() || !takes("pageout")) return;
+    if (has_swap()) return skip("the machine has swap of its own");
+    const TemporaryDirectory folder;
+    const auto plan = folder.path() + "/plan.json";
+    const Target target(16 << 20, map_private);
+    auto machine = with_swap(SwapOn::file, 64 << 20);
+    if (!machine) return;
+    const auto planned = run({program_of("PAGESIFT_BIN"), "advise", "pageout", "--format", "json",
+                              "-o", plan, "-a", target.address(), target.pid_text()});
+    CHECK(planned.exit_code == 0);
+    machine.reset();
+    machine = with_swap(SwapOn::file, 4 << 20);
+    if (!machine) return;
+    const auto done = advise({"--apply", "--plan", plan});
+    CHECK(done.total("bytes") == target.bytes);
+    CHECK(done.effect("moved_bytes") <= 4 << 20);
+    CHECK(done.effect("moved_bytes") + done.stayed("swap_full") >= target.bytes - (256 << 10));
+    CHECK(done.stayed("in_use") == 0);
+    CHECK(target.intact());
+}
+
+TEST_CASE("advise: a cgroup's limit on swap is one of the plan, and of what is left") {
+    if (!have_root() || !takes("pageout")) return;
+    const ControlGroup group;
+    if (!group.ready() || !group.limit_swap_below(64 << 20))
+        return skip("no cgroup with a limit on swap: needs version 2");
+    const auto machine = with_swap(SwapOn::file, 64 << 20);
+    if (!machine) return;
+    const Target target(16 << 20, [&](std::uint64_t at, std::size_t bytes) {
+        group.add_below(getpid());
+        map_private(at, bytes);
+    });
+    const TemporaryDirectory folder;
+    const auto plan = folder.path() + "/plan.json";
+    const auto planned = run({program_of("PAGESIFT_BIN"), "advise", "pageout", "--format", "json",
+                              "-o", plan, "-a", target.address(), target.pid_text()});
+    CHECK(planned.exit_code == 0);
+    REQUIRE(group.limit_swap_below(1 << 20));
+    const auto limited = advise(on(target, "pageout"));
+    CHECK(limited.total("bytes") <= 1 << 20);
+    CHECK(limited.skipped("swap_full") == target.bytes - limited.total("bytes"));
+    // What was planned before is stopped by the kernel, and the reason is that of the kernel.
+    const auto done = advise({"--apply", "--plan", plan});
+    CHECK(done.total("bytes") == target.bytes);
+    CHECK(done.effect("moved_bytes") <= 1 << 20);
+    CHECK(done.effect("moved_bytes") > 0);
+    CHECK(done.effect("moved_bytes") + done.stayed("swap_full") >= target.bytes - (256 << 10));
+    // None at all, as containers often have it.
+    REQUIRE(group.limit_swap_below(0));
+    const auto none = advise(on(target, "pageout", {"--apply"}));
+    CHECK(none.effect("calls") == 0);
+    CHECK(none.skipped("swap_full") == target.present() * page);
     CHECK(target.intact());
 }
 

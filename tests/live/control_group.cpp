@@ -69,4 +69,11 @@ bool ControlGroup::limit_below(std::uint64_t bytes) const {
     return false;
 }
 
+bool ControlGroup::limit_swap_below(std::uint64_t bytes) const {
+    if (first_) return false;
+    std::ofstream out(below() + "/memory.swap.max");
+    out << bytes << std::flush;
+    return out.good();
+}
+
 } // namespace pagesift::live

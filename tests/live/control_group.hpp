@@ -32,6 +32,9 @@ public:
     /// The most memory that those below may have. What is charged elsewhere stays there, so this
     /// is for processes that start, or allocate, inside. False: the kernel refused.
     bool limit_below(std::uint64_t bytes) const;
+    /// The most swap that those below may have. False: of version 1, which has no such limit, or
+    /// the kernel refused.
+    bool limit_swap_below(std::uint64_t bytes) const;
 
 private:
     TemporaryDirectory mount_;

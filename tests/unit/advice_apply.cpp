@@ -67,6 +67,37 @@ TEST_CASE("advice: success of the call is no success: pages that stayed are name
           AddressRange{Address{base + 2 * page}, Address{base + 4 * page}});
 }
 
+TEST_CASE("advice: what has no room in swap any more is not advised, and is said to have none") {
+    for (const bool of_cgroup : {false, true}) {
+        Rig rig;
+        rig.source.map(base, base + 16 * page);
+        rig.fill(base, 16, 100);
+        rig.options.batch_bytes = 4 * page;
+        const Plan plan = make_plan(rig.source, Action::pageout);
+        rig.actuator.gauge.swap_free_bytes = of_cgroup ? 100 * page : 6 * page + 100;
+        if (of_cgroup) rig.actuator.gauge.swap_allowance_bytes = 6 * page + 100;
+        const Effect effect = rig.apply(plan);
+        // The second batch has room for a half, and for the others nobody is called.
+        CHECK(rig.actuator.calls.size() == 2);
+        CHECK(effect.advised_bytes == 8 * page);
+        CHECK(effect.moved_bytes == 6 * page);
+        CHECK(effect.stayed_bytes(Reason::swap_full) == 10 * page);
+        CHECK(effect.stayed_bytes(Reason::in_use) == 0);
+    }
+}
+
+TEST_CASE("advice: swap that is full keeps no page of a file in memory, and is no excuse") {
+    Rig rig;
+    rig.source.map(base, base + 2 * page, Backing::file).writable = false;
+    rig.source.pages[base] = file_page(7);
+    rig.source.pages[base + page] = file_page(8);
+    rig.actuator.stubborn = {base};
+    rig.actuator.gauge.swap_free_bytes = 0;
+    const Effect effect = rig.plan_and_apply(Action::pageout);
+    CHECK(effect.moved_bytes == page);
+    CHECK(effect.stayed_bytes(Reason::in_use) == page);
+}
+
 TEST_CASE("advice: fresh pages are put on their lists and tried again, if so wanted") {
     for (const unsigned retries : {0u, 2u}) {
         Rig rig;

@@ -118,12 +118,22 @@ private:
         if (advice == abi::advice::cold) one.flags &= ~abi::kpf(abi::KPF_ACTIVE);
         if (advice == abi::advice::collapse) one.pmd_mapped = true;
         if (advice != abi::advice::pageout) return;
+        if ((one.flags & abi::kpf(abi::KPF_ANON)) && !take_swap()) return;
         const std::uint64_t frame = one.entry & abi::PM_PFRAME_MASK;
         gone_.insert(frame);
         if (one.flags & abi::kpf(abi::KPF_ANON))
             one = swapped_page(frame);
         else
             one = {.cache = Cache::absent};
+    }
+
+    /// For a page, of what the gauge shows to be free; false: there is none.
+    bool take_swap() {
+        for (auto* room : {&gauge.swap_free_bytes, &gauge.swap_allowance_bytes})
+            if (*room && **room < page) return false;
+        for (auto* room : {&gauge.swap_free_bytes, &gauge.swap_allowance_bytes})
+            if (*room) **room -= page;
+        return true;
     }
 
     MadeUpSource& source_;

@@ -138,3 +138,41 @@ TEST_CASE("pressure: of the process' cgroup where it has one, else of the machin
     CHECK(pressure.io == 0.1);
     CHECK(pressure.of == "cgroup /a/b");
 }
+
+TEST_CASE("swap allowance: the least of the process' cgroup and of those above it") {
+    FakeRoot root;
+    OpenOptions options;
+    options.root = root.path();
+    const auto allowance = [&] { return read_swap_allowance(7, options); };
+    const auto limit = [&](const std::string& folder, const char* most, const char* now) {
+        root.write(folder + "/memory.swap.max", std::string{most} + "\n");
+        root.write(folder + "/memory.swap.current", std::string{now} + "\n");
+    };
+    CHECK_FALSE(allowance());
+    root.write("proc/7/cgroup", "0::/\n");
+    CHECK_FALSE(allowance());
+    root.write("proc/7/cgroup", "4:memory:/old\n0::/a/b/c\n");
+    CHECK_FALSE(allowance());
+    limit("sys/fs/cgroup/a/b/c", "max", "8192");
+    CHECK_FALSE(allowance());
+    limit("sys/fs/cgroup/a", "40960", "12288");
+    REQUIRE(allowance());
+    CHECK(allowance()->bytes == 28672);
+    CHECK(allowance()->cgroup == "/a");
+    limit("sys/fs/cgroup/a/b", "65536", "8192");
+    CHECK(allowance()->bytes == 28672);
+    limit("sys/fs/cgroup/a/b/c", "16384", "8192");
+    CHECK(allowance()->bytes == 8192);
+    CHECK(allowance()->cgroup == "/a/b/c");
+    // A limit that was lowered below what there is.
+    limit("sys/fs/cgroup/a/b", "4096", "8192");
+    CHECK(allowance()->bytes == 0);
+    CHECK(allowance()->cgroup == "/a/b");
+    // Outside of what a cgroup namespace shows, and hybrid mounts.
+    root.write("proc/7/cgroup", "0::/../a\n");
+    CHECK_FALSE(allowance());
+    root.write("proc/7/cgroup", "0::/d\n");
+    limit("sys/fs/cgroup/unified/d", "4096", "0");
+    REQUIRE(allowance());
+    CHECK(allowance()->bytes == 4096);
+}
