@@ -97,8 +97,16 @@ Size largest(const std::vector<Size>& sizes, double from, double to) {
 
 void check_steady(std::vector<std::string> arguments) {
     const auto count = std::to_string(scans());
-    std::vector<std::string> command{
-        program_of("PAGESIFT_BIN"), "scan", "--interval", "1ms", "--count", count, "-q"};
+    // Of the others on the machine some have more to look at than all of ours, at times.
+    std::vector<std::string> command{program_of("PAGESIFT_BIN"),
+                                     "scan",
+                                     "--interval",
+                                     "1ms",
+                                     "--count",
+                                     count,
+                                     "-q",
+                                     "--children-of",
+                                     std::to_string(getpid())};
     command.insert(command.end(), arguments.begin(), arguments.end());
     Background program(command);
     std::vector<Size> sizes;

@@ -164,6 +164,7 @@ public:
               setpgid(0, 0);
               ready(); // Child does not wait for as long as this may take
               for (std::size_t i = 0; i < wanted && make_one(i) > 0; ++i) ++shared_->made;
+              shared_->complete = true;
               while (!shared_->leave) usleep(10'000);
               kill(0, SIGTERM);                     // all of its group but itself
               while (waitpid(-1, nullptr, 0) > 0) { // returns when all have ended
@@ -171,11 +172,7 @@ public:
               shared_->left = true;
           }) {
         // On a slow machine, longer than Child waits.
-        for (int tries = 0; tries < 300 && size() < wanted; ++tries) {
-            const auto before = size();
-            usleep(200'000);
-            if (size() == before) break;
-        }
+        for (int tries = 0; tries < 6000 && !shared_->complete; ++tries) usleep(10'000);
     }
     ~Crowd() {
         shared_->leave = true;
@@ -190,7 +187,7 @@ public:
 private:
     struct Shared {
         std::atomic<std::size_t> made;
-        std::atomic<bool> leave, left;
+        std::atomic<bool> complete, leave, left;
     };
 
     static pid_t make_one(std::size_t i) {
