@@ -131,6 +131,7 @@ TEST_CASE("load: in 64 MiB of memory, a large process is answered as ever") {
     const Words commands[] = {
         {"inspect", "--format", "json", pid},
         {"inspect", "--ranges", "--zero", "all", "--format", "csv", pid},
+        {"inspect", "--ranges", "--zero", "all", "--format", "csv", "--lens", "proc", pid},
         {"scan", "-p", pid, "--depth", "content", "--format", "ndjson"},
         {"scan", "-p", pid, "--per", "range", "--format", "csv"},
         {"scan", "-p", pid, "--format", "sqlite", "-o", folder.path() + "/history.db"},

@@ -4,6 +4,7 @@
 
 #include "pagesift/classify.hpp"
 
+#include <atomic>
 #include <doctest/doctest.h>
 #include <functional>
 #include <optional>
@@ -167,9 +168,10 @@ private:
 
     Source& source_;
     SourceFault fault_;
-    std::size_t at_, calls_ = 0;
-    bool hit_ = false;
-    std::optional<Gap> gap_;
+    std::size_t at_;
+    std::atomic<std::size_t> calls_ = 0; // several threads read
+    std::atomic<bool> hit_ = false;
+    std::optional<Gap> gap_; ///< noted by the one call that is hit, and asked for after all
 };
 
 /// Calls @p with(source) with each fault at each call that it has there; once more with none gives
