@@ -394,7 +394,22 @@ TEST_CASE("advise: a cgroup's limit on swap is one of the plan, and of what is l
     const auto limited = advise(on(target, "pageout"));
     CHECK(limited.total("bytes") <= 1 << 20);
     CHECK(limited.skipped("swap_full") == target.bytes - limited.total("bytes"));
-    // What was planned before is stopped by the kernel, and the reason is that of the kernel.
+    // Two plans at once do not count on the same room.
+    const Target second(4 << 20, [&](std::uint64_t at, std::size_t bytes) {
+        group.add_below(getpid());
+        map_private(at, bytes);
+    });
+    const auto both = run({program_of("PAGESIFT_BIN"), "advise", "pageout", "--format", "json",
+                           target.pid_text(), second.pid_text()});
+    std::uint64_t sum = 0;
+    for (const auto& process : json::parse(both.out, nullptr, false)) {
+        const auto bytes = field(field(process, "totals"), "bytes");
+        REQUIRE(bytes.is_number());
+        sum += bytes.get<std::uint64_t>();
+    }
+    CHECK(sum > 0);
+    CHECK(sum <= 1 << 20);
+    // What was planned before is stopped by the kernel.
     const auto done = advise({"--apply", "--plan", plan});
     CHECK(done.total("bytes") == target.bytes);
     CHECK(done.effect("moved_bytes") <= 1 << 20);
