@@ -32,7 +32,7 @@ struct Gauges {
     std::optional<std::uint64_t> swap_total_bytes, swap_free_bytes, available_bytes;
     /// Pages read from swap since boot, those included that were known to be zero and so not read.
     std::optional<std::uint64_t> swapped_in_pages;
-    /// What the process' own memory cgroup may still have in swap; empty: there is no limit to it.
+    /// What the process' own memory cgroup may still have in swap; empty: no limit is known.
     std::optional<std::uint64_t> swap_allowance_bytes;
 };
 

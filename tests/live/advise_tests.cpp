@@ -360,9 +360,7 @@ TEST_CASE("advise: what has lost its room in swap since the plan is said to have
     const Target target(16 << 20, map_private);
     auto machine = with_swap(SwapOn::file, 64 << 20);
     if (!machine) return;
-    const auto planned = run({program_of("PAGESIFT_BIN"), "advise", "pageout", "--format", "json",
-                              "-o", plan, "-a", target.address(), target.pid_text()});
-    CHECK(planned.exit_code == 0);
+    CHECK(advise(on(target, "pageout", {"-o", plan})).outcome.exit_code == 0);
     machine.reset();
     machine = with_swap(SwapOn::file, 4 << 20);
     if (!machine) return;
@@ -387,9 +385,7 @@ TEST_CASE("advise: a cgroup's limit on swap is one of the plan, and of what is l
     });
     const TemporaryDirectory folder;
     const auto plan = folder.path() + "/plan.json";
-    const auto planned = run({program_of("PAGESIFT_BIN"), "advise", "pageout", "--format", "json",
-                              "-o", plan, "-a", target.address(), target.pid_text()});
-    CHECK(planned.exit_code == 0);
+    CHECK(advise(on(target, "pageout", {"-o", plan})).outcome.exit_code == 0);
     REQUIRE(group.limit_swap_below(1 << 20));
     const auto limited = advise(on(target, "pageout"));
     CHECK(limited.total("bytes") <= 1 << 20);
